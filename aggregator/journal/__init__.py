@@ -1,0 +1,1 @@
+"""What this replica keeps on its own disk."""

@@ -1,0 +1,1 @@
+"""What replicas share, and the fence that a leader's writes must pass."""

@@ -1,0 +1,1 @@
+"""What the daemon shows: logs, metrics, probes, status."""

@@ -1,0 +1,1 @@
+"""A local Aligned to try the aggregator on: chain, contracts, operators, batcher, faults."""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ORPHAN_QUOTA = 256
 """Batches not on chain that one operator may have signatures for."""
 
+FINAL_MEMORY = 8192
+"""Answered and finalized batches that are remembered, so that late signatures cost nothing."""
+
 
 @dataclass(slots=True)
 class BatchState:
@@ -34,7 +37,7 @@ class BatchState:
 
     batch_id: BatchId
     batch: Batch | None = None
-    """None while the chain has not shown it: an early signature, an invented or reorged-away batch."""
+    """None while the chain does not show it: early signatures, invented or reorged-away batches."""
     operators: OperatorSet | None = None
     """Quorum 0 at the batch's block; None until read, and again after a reorg moved the batch."""
     signatures: dict[OperatorId, Signature] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Batches:
         self._states: dict[BatchId, BatchState] = {}
         self._orphans_of: Counter[OperatorId] = Counter()
         self._refuted: dict[BatchId, set[tuple[OperatorId, Signature]]] = {}
+        self._final: dict[BatchId, None] = {}
         self._listeners: list[Callable[[BatchId], None]] = []
 
     def on_change(self, listener: Callable[[BatchId], None]) -> None:
@@ -82,11 +86,16 @@ class Batches:
         state = self._states.get(batch_id)
         return None if state is None else state.signatures.get(operator_id)
 
+    def is_final(self, batch_id: BatchId) -> bool:
+        """Tell whether the chain has finalized this batch's answer (of the last few thousand)."""
+        return batch_id in self._final
+
     # What operators brought.
 
     def has_room(self, batch_id: BatchId, operator_id: OperatorId) -> bool:
-        """Tell whether a signature for this pair may be kept: always for batches on chain, up to
-        ``ORPHAN_QUOTA`` others per operator.
+        """Tell whether a signature for this pair may be kept.
+
+        Always for batches on chain, up to ``ORPHAN_QUOTA`` others per operator.
         """
         state = self._states.get(batch_id)
         if state is not None and (state.batch is not None or operator_id in state.signatures):
@@ -132,8 +141,9 @@ class Batches:
     # What the chain told.
 
     def open(self, batch: Batch) -> None:
-        """Record a batch seen on chain. Repeats change nothing; another block replaces the first
-        and with it what was derived from it.
+        """Record a batch seen on chain.
+
+        Repeats change nothing; another block replaces the first and what was derived from it.
         """
         state = self._states.get(batch.batch_id)
         if state is None:
@@ -179,16 +189,27 @@ class Batches:
             if changed:
                 self._tell(state.batch_id)
 
-    def forget(self, batch_ids: Iterable[BatchId]) -> None:
-        """Drop batches with all their signatures."""
+    def finish(self, batch_ids: Iterable[BatchId]) -> None:
+        """Drop batches whose answer is final."""
         for batch_id in batch_ids:
-            self._refuted.pop(batch_id, None)
-            state = self._states.pop(batch_id, None)
-            if state is None:
-                continue
-            if state.batch is None:
-                self._orphans_of.subtract(state.signatures.keys())
-            self._tell(batch_id)
+            self._final[batch_id] = None
+            self._drop(batch_id)
+        while len(self._final) > FINAL_MEMORY:
+            del self._final[next(iter(self._final))]
+
+    def forget(self, batch_ids: Iterable[BatchId]) -> None:
+        """Drop batches that are given up, with all their signatures."""
+        for batch_id in batch_ids:
+            self._drop(batch_id)
+
+    def _drop(self, batch_id: BatchId) -> None:
+        self._refuted.pop(batch_id, None)
+        state = self._states.pop(batch_id, None)
+        if state is None:
+            return
+        if state.batch is None:
+            self._orphans_of.subtract(state.signatures.keys())
+        self._tell(batch_id)
 
     def _tell(self, batch_id: BatchId) -> None:
         for listener in self._listeners:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 
 class ReplyCode(IntEnum):
-    """The byte an operator gets back. The Go operator treats every one as success, so 1 is given
-    only for facts that cannot change.
+    """The byte an operator gets back.
+
+    The Go operator treats every one as success, so 1 is given only for facts that cannot change.
     """
 
     ACCEPTED = 0
@@ -55,8 +56,9 @@ class Standing:
 
 
 class Caller(Protocol):
-    """One operator's connection as the stages see it. All methods return at once, and do nothing
-    once the connection is gone.
+    """One operator's connection as the stages see it.
+
+    All methods return at once, and do nothing once the connection is gone.
     """
 
     @property
@@ -81,7 +83,7 @@ class Receiver(Protocol):
     """Takes what ingress decoded."""
 
     def receive(self, response: Response, caller: Caller, seq: int) -> None:
-        """Take one response; ``caller`` is answered later, or hung up on. Never blocks, never raises."""
+        """Take one response; ``caller`` is answered or hung up on later. Never blocks or raises."""
 
     def dropped(self, caller: Caller) -> None:
         """Forget the open calls of a connection that is gone. What they brought is kept."""
@@ -153,17 +155,17 @@ class Store(Protocol):
         """Delete each entry if it still has exactly this signature, and remember it as refuted."""
 
     async def forget(self, batches: Sequence[BatchId]) -> None:
-        """Drop all signatures of ``batches``: the chain has finalized their answers, or they expired."""
+        """Drop all signatures of ``batches``: their answers are final, or they expired."""
 
 
 class Leadership(Protocol):
     """Who leads. A term is acquired, kept for as long as it lasts, and released."""
 
     async def acquire(self) -> tuple[Term, str]:
-        """Wait until this replica leads; return the term and the holder's name (unique per start)."""
+        """Wait until this replica leads; return term and holder (a name unique to this start)."""
 
     async def keep(self, term: Term) -> None:
         """Return (or raise ``Deposed``) when ``term`` is over; never before."""
 
     async def release(self, term: Term) -> None:
-        """Give ``term`` up so that another replica can lead at once. The work has stopped before."""
+        """Give ``term`` up so that another replica can lead at once. The work has stopped by now."""

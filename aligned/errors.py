@@ -27,7 +27,7 @@ class BadConfiguration(AlignedError):
     """The configuration cannot be used.
 
     Attributes:
-        problems: One line each, beginning with the path of the key, e.g. ``chain.endpoints[0].url``.
+        problems: One line each, beginning with a key's path, e.g. ``chain.endpoints[0].url``.
     """
 
     def __init__(self, problems: tuple[str, ...]) -> None:

@@ -1,0 +1,144 @@
+"""Stage: verified signatures become durable, then their calls are answered.
+
+The order is the promise: memory, journal with fsync, store, answer. Whatever waits is committed
+in one group while the next one gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from aligned.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aggregator.batches import Batches
+    from aggregator.ports import Clock, Store
+    from aggregator.receive import Incoming
+    from aligned.model import Entry
+
+logger = logging.getLogger(__name__)
+
+GROUP = 256
+"""Signatures in one commit."""
+
+OVERLAP = 2
+"""Commits under way at once: one in the journal while another waits for the store."""
+
+HOLD_SECONDS = 25.0
+"""How long a journalled call waits for the store before its connection is closed."""
+
+RETRY_SECONDS = 0.25
+
+
+class Appends(Protocol):
+    """The part of the journal that commits need."""
+
+    async def append(self, entries: Sequence[Entry], *, height: int) -> None:
+        """Make ``entries`` durable on this machine.
+
+        Raises:
+            StateDamaged: The disk refused. The process must end; nothing was promised.
+        """
+
+
+class Outcomes(Protocol):
+    """Who answers the calls that wait for a signature."""
+
+    def done(self, incoming: Incoming) -> None:
+        """It is durable everywhere it must be."""
+
+    def given_up(self, incoming: Incoming) -> None:
+        """It is in the journal, but the store does not confirm it."""
+
+
+class Committer:
+    """Commits what ``add`` is given, in groups.
+
+    Args:
+        batches: The memory.
+        journal: This machine's disk.
+        store: What replicas share.
+        height: The chain's height, for signatures whose batch is not on chain yet.
+        clock: Seconds.
+        outcomes: Who answers the calls.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        journal: Appends,
+        store: Store,
+        *,
+        height: Callable[[], int],
+        clock: Clock,
+        outcomes: Outcomes,
+    ) -> None:
+        self._batches = batches
+        self._journal = journal
+        self._store = store
+        self._height = height
+        self._clock = clock
+        self._outcomes = outcomes
+        self._queue: deque[Incoming] = deque()  # bounded by back-pressure on ingress
+        self._filled = asyncio.Event()
+        self.commits = 0
+        self.committed = 0
+
+    def add(self, incoming: Incoming) -> None:
+        """Queue a verified signature."""
+        self._queue.append(incoming)
+        self._filled.set()
+
+    async def run(self) -> NoReturn:
+        """Commit until cancelled. What was not answered by then is repeated by its operator.
+
+        Raises:
+            StateDamaged: The journal cannot be written.
+        """
+        async with asyncio.TaskGroup() as committers:
+            for number in range(1, OVERLAP):
+                committers.create_task(self._work(), name=f"commit-{number}")
+            await self._work()
+
+    async def _work(self) -> NoReturn:
+        while True:
+            await self._filled.wait()
+            group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
+            if not self._queue:
+                self._filled.clear()
+            if group:
+                await self._commit(group)
+
+    async def _commit(self, group: list[Incoming]) -> None:
+        entries = [incoming.entry for incoming in group]
+        height = self._height()
+        self._batches.keep(entries, height=height)
+        await self._journal.append(entries, height=height)
+        confirmed = await self._share(entries, group[0].since + HOLD_SECONDS)
+        self.commits += 1
+        self.committed += len(group)
+        finish = self._outcomes.done if confirmed else self._outcomes.given_up
+        for incoming in group:
+            finish(incoming)
+
+    async def _share(self, entries: list[Entry], deadline: float) -> bool:
+        while True:
+            try:
+                await self._store.put(entries)
+            except StoreUnavailable as away:
+                if self._clock() >= deadline:
+                    logger.warning(
+                        "the store confirms nothing: signatures are in the journal and are "
+                        "merged when it is back; their operators try another replica. Check the "
+                        "store",
+                        extra={"signatures": len(entries), "reason": str(away)},
+                    )
+                    return False
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return True

@@ -1,0 +1,251 @@
+"""Stage: one response from the wire to its verdict, on every replica.
+
+What costs nothing comes first; a signature that is already on its way is joined, whatever stage
+it has reached; only what is new and could be right costs a pairing. Nothing here awaits: calls
+come from ingress, verdicts from the verifier, and answers leave through the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aggregator.ports import ReplyCode
+from aligned.model import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aggregator.batches import Batches
+    from aggregator.ports import Caller, Clock, KnownOperator, Registry, Standing
+    from aligned.bls.backend import Key
+    from aligned.model import OperatorId, Response
+
+logger = logging.getLogger(__name__)
+
+HOLD_SECONDS = 60.0
+"""How long a call of an unknown operator waits for the registry before it gets an RPC error."""
+
+MAX_HELD = 4096
+"""Calls of unknown operators held at once."""
+
+MAX_FAILURES = 3
+"""Signatures that do not verify before their connection is closed."""
+
+UNKNOWN_OPERATOR = "operator is not registered as of the latest block; retry"
+OVER_QUOTA = "too many batches that are not on chain; retry"
+TOO_MANY_HELD = "too many calls of operators not known yet; retry"
+
+
+class Incoming:
+    """One unique signature on its way in, with every call that waits for it."""
+
+    __slots__ = ("calls", "entry", "key", "since", "standing")
+
+    def __init__(
+        self, entry: Entry, key: Key, standing: Standing, call: tuple[Caller, int], since: float
+    ) -> None:
+        self.entry = entry
+        self.key = key
+        self.standing = standing
+        self.calls = [call]
+        self.since = since
+
+    def answer(self, code: ReplyCode) -> None:
+        """Answer every call that waits."""
+        for caller, seq in self.calls:
+            caller.answer(seq, code)
+
+    def fail(self, error: str) -> None:
+        """Give every call that waits an RPC error."""
+        for caller, seq in self.calls:
+            caller.fail(seq, error)
+
+    def hang_up(self) -> None:
+        """Close every connection that waits, so that its operator tries again elsewhere."""
+        for caller, _ in self.calls:
+            caller.hang_up()
+
+
+@dataclass(slots=True)
+class Held:
+    """A call of an operator that is not known yet."""
+
+    response: Response
+    caller: Caller
+    seq: int
+    since: float
+
+
+@dataclass(slots=True)
+class Received:
+    """What became of responses since the start."""
+
+    accepted: int = 0
+    refused: int = 0
+    repeated: int = 0
+    """Joined one that was on its way, or repeated one that is kept."""
+    held: int = 0
+    unknown_operator: int = 0
+    over_quota: int = 0
+    last_by_operator: dict[OperatorId, float] = field(default_factory=dict)
+    """When each operator's latest verified response arrived; clock of the stage."""
+
+
+class Intake:
+    """Takes responses from ingress; implements ``Receiver``.
+
+    Args:
+        batches: The memory.
+        registry: Known operators.
+        check: Queues a signature for its verdict, which comes back through ``judge``.
+        commit: Queues a verified signature; whoever commits it calls ``done``.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        registry: Registry,
+        *,
+        check: Callable[[Incoming], None],
+        commit: Callable[[Incoming], None],
+        clock: Clock,
+    ) -> None:
+        self._batches = batches
+        self._registry = registry
+        self._check = check
+        self._commit = commit
+        self._clock = clock
+        self._incoming: dict[Entry, Incoming] = {}
+        self._held: list[Held] = []
+        self.received = Received()
+
+    @property
+    def unfinished(self) -> int:
+        """Signatures that are not durable yet: what back-pressure counts."""
+        return len(self._incoming)
+
+    @property
+    def held_operators(self) -> list[OperatorId]:
+        """Operators that calls are held for, without repeats, the longest waiting first."""
+        return list(dict.fromkeys(held.response.operator_id for held in self._held))
+
+    def receive(self, response: Response, caller: Caller, seq: int) -> None:
+        """See ``Receiver.receive``."""
+        entry = Entry(response.batch_id, response.operator_id, response.signature)
+        incoming = self._incoming.get(entry)
+        if incoming is not None:
+            self.received.repeated += 1
+            incoming.calls.append((caller, seq))
+            return
+        known = self._registry.operator(response.operator_id)
+        if known is None:
+            self._hold(response, caller, seq)
+        else:
+            self._admit(entry, known, caller, seq)
+
+    def _admit(self, entry: Entry, known: KnownOperator, caller: Caller, seq: int) -> None:
+        if not self._batches.has_room(entry.batch_id, entry.operator_id):
+            self.received.over_quota += 1
+            caller.fail(seq, OVER_QUOTA)
+            return
+        incoming = Incoming(entry, known.key, caller.standing, (caller, seq), self._clock())
+        self._incoming[entry] = incoming
+        if self._batches.signature(entry.batch_id, entry.operator_id) == entry.signature:
+            # Verified before, so no pairing; but only an own commit is a reason to answer.
+            self.received.repeated += 1
+            self._commit(incoming)
+        else:
+            self._check(incoming)
+
+    def dropped(self, caller: Caller) -> None:
+        """See ``Receiver.dropped``."""
+        self._held = [held for held in self._held if held.caller is not caller]
+
+    # Verdicts and commits.
+
+    def judge(self, verdicts: Iterable[tuple[Incoming, bool]]) -> None:
+        """Take the verifier's verdicts: what is good goes on to be committed."""
+        for incoming, is_good in verdicts:
+            if is_good:
+                self._keep(incoming)
+            else:
+                self._refuse(incoming)
+
+    def _keep(self, incoming: Incoming) -> None:
+        batch_id, operator_id, _ = incoming.entry
+        self.received.last_by_operator[operator_id] = incoming.since
+        if self._batches.is_final(batch_id):
+            # Too late to be of use, and nothing that could be lost.
+            self.done(incoming)
+        elif self._batches.has_room(batch_id, operator_id):
+            self._commit(incoming)
+        else:  # others of the same operator were admitted while this one was checked
+            self.received.over_quota += 1
+            del self._incoming[incoming.entry]
+            incoming.fail(OVER_QUOTA)
+
+    def _refuse(self, incoming: Incoming) -> None:
+        del self._incoming[incoming.entry]
+        self.received.refused += len(incoming.calls)
+        callers = Counter(caller for caller, _ in incoming.calls)
+        for caller in callers:
+            logger.info(
+                "signature does not verify",
+                extra={
+                    "batch": incoming.entry.batch_id,
+                    "operator": incoming.entry.operator_id,
+                    "source": caller.source,
+                },
+            )
+        incoming.answer(ReplyCode.REFUSED)
+        if incoming.standing.failures >= MAX_FAILURES:
+            incoming.calls[0][0].hang_up()
+
+    def done(self, incoming: Incoming) -> None:
+        """Answer a signature that is durable."""
+        del self._incoming[incoming.entry]
+        self.received.accepted += len(incoming.calls)
+        incoming.answer(ReplyCode.ACCEPTED)
+
+    def given_up(self, incoming: Incoming) -> None:
+        """Hang up on a signature whose commit was not confirmed; its operator sends it again."""
+        del self._incoming[incoming.entry]
+        incoming.hang_up()
+
+    # Operators that are not known yet.
+
+    def _hold(self, response: Response, caller: Caller, seq: int) -> None:
+        if len(self._held) >= MAX_HELD:
+            self.received.unknown_operator += 1
+            caller.fail(seq, TOO_MANY_HELD)
+            return
+        self.received.held += 1
+        self._held.append(Held(response, caller, seq, self._clock()))
+
+    def recheck(self, read_since: float | None) -> None:
+        """Look again at held calls.
+
+        Args:
+            read_since: When the last complete reading of the registry began, on the stage's
+                clock: a call that arrived before then and whose operator is still unknown gets
+                its error. None: there was none yet.
+        """
+        if not self._held:
+            return
+        now = self._clock()
+        held, self._held = self._held, []
+        for call in held:
+            known = self._registry.operator(call.response.operator_id)
+            if known is not None:
+                self.receive(call.response, call.caller, call.seq)
+            elif (read_since is not None and call.since < read_since) or (
+                now - call.since >= HOLD_SECONDS
+            ):
+                self.received.unknown_operator += 1
+                call.caller.fail(call.seq, UNKNOWN_OPERATOR)
+            else:
+                self._held.append(call)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aggregator.batches import Batches
-    from aggregator.ports import Clock, Store
+    from aggregator.ports import Clock
     from aggregator.receive import Incoming
     from aligned.model import Entry
 
@@ -46,6 +46,13 @@ class Appends(Protocol):
         """
 
 
+class Shares(Protocol):
+    """The part of the store that commits need."""
+
+    async def put(self, entries: Sequence[Entry]) -> None:
+        """See ``Store.put``."""
+
+
 class Outcomes(Protocol):
     """Who answers the calls that wait for a signature."""
 
@@ -72,7 +79,7 @@ class Committer:
         self,
         batches: Batches,
         journal: Appends,
-        store: Store,
+        store: Shares,
         *,
         height: Callable[[], int],
         clock: Clock,

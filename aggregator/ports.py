@@ -168,4 +168,4 @@ class Leadership(Protocol):
         """Return (or raise ``Deposed``) when ``term`` is over; never before."""
 
     async def release(self, term: Term) -> None:
-        """Give ``term`` up so that another replica can lead at once. The work has stopped by now."""
+        """Give ``term`` up so that another replica can lead at once; the work has stopped."""

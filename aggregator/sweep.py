@@ -1,0 +1,116 @@
+"""Stage: forget what the chain has settled, on every replica.
+
+Nothing is forgotten by a clock: an answer must be final on chain, a batch older than the expiry
+window of blocks, a signature without a batch some thousand blocks old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from aligned.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aggregator.batches import Batches
+    from aligned.model import BatchId
+
+logger = logging.getLogger(__name__)
+
+ORPHAN_BLOCKS = 1800
+"""Blocks (six hours on Ethereum) that signatures wait for their batch to appear on chain."""
+
+
+class Forgets(Protocol):
+    """The part of journal and store that sweeping needs."""
+
+    async def forget(self, batches: Sequence[BatchId]) -> None:
+        """Delete every entry of ``batches``.
+
+        Raises:
+            StoreUnavailable: The store is away.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the chain has settled."""
+
+    height: int
+    finalized: int
+    oldest: int
+    """First block of the expiry window."""
+
+
+class Watched(Protocol):
+    """The part of the watcher that sweeping needs."""
+
+    async def next_progress(self) -> Progress:
+        """Wait for a new head once the whole expiry window was read, and return what is settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What may go. Disjoint."""
+
+    final: tuple[BatchId, ...]
+    expired: tuple[BatchId, ...]
+    orphans: tuple[BatchId, ...]
+
+
+def settled(batches: Batches, progress: Progress) -> Settled:
+    """Return the batches that need no more attention. Pure."""
+    final, expired, orphans = [], [], []
+    for state in batches:
+        if state.answered is not None:
+            if state.answered.number <= progress.finalized:
+                final.append(state.batch_id)
+        elif state.batch is not None:
+            if state.batch.created.number < progress.oldest:
+                expired.append(state.batch_id)
+        elif (state.orphan_since or 0) + ORPHAN_BLOCKS <= progress.height:
+            orphans.append(state.batch_id)
+    return Settled(tuple(final), tuple(expired), tuple(orphans))
+
+
+class Sweeper:
+    """Forgets at each new head."""
+
+    def __init__(
+        self, batches: Batches, journal: Forgets, store: Forgets, watched: Watched
+    ) -> None:
+        self._batches = batches
+        self._journal = journal
+        self._store = store
+        self._watched = watched
+
+    async def run(self) -> NoReturn:
+        """Sweep until cancelled. A store that is away is swept with the next batches."""
+        while True:
+            progress = await self._watched.next_progress()
+            await self.sweep(progress)
+
+    async def sweep(self, progress: Progress) -> None:
+        """Forget what ``progress`` settles: store first, so that nothing comes back from there."""
+        gone = settled(self._batches, progress)
+        everything = gone.final + gone.expired + gone.orphans
+        if not everything:
+            return
+        for batch_id in gone.expired:
+            logger.error(
+                "batch expired without an answer: it is given up. See docs/runbook.md, expired",
+                extra={"batch": batch_id},
+            )
+        try:
+            await self._store.forget(everything)
+        except StoreUnavailable as away:
+            logger.info("sweep put off: the store is away", extra={"reason": str(away)})
+            return
+        await self._journal.forget(everything)
+        self._batches.finish(gone.final)
+        self._batches.forget(gone.expired + gone.orphans)
+        await asyncio.sleep(0)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from aggregator.batches import Batches
+from aggregator.sweep import ORPHAN_BLOCKS, Progress, settled
+from tests.fakes.builders import a_batch_id, batch, block, entry
+
+PROGRESS = Progress(height=10_000, finalized=9_936, oldest=5_000)
+
+
+def kept() -> Batches:
+    batches = Batches()
+    batches.open(batch(1, at=9_000))
+    return batches
+
+
+def test_an_open_batch_stays() -> None:
+    gone = settled(kept(), PROGRESS)
+    assert gone.final == gone.expired == gone.orphans == ()
+
+
+@pytest.mark.parametrize(
+    ("answered", "final"),
+    [pytest.param(9_936, True, id="final"), pytest.param(9_937, False, id="could-be-reorged")],
+)
+def test_an_answered_batch_goes_when_it_is_final(answered: int, final: bool) -> None:
+    batches = kept()
+    batches.answer(a_batch_id(1), block(answered))
+    assert settled(batches, PROGRESS).final == ((a_batch_id(1),) if final else ())
+
+
+@pytest.mark.parametrize(
+    ("created", "expired"),
+    [pytest.param(4_999, True, id="before"), pytest.param(5_000, False, id="within")],
+)
+def test_an_open_batch_older_than_the_window_is_given_up(created: int, expired: bool) -> None:
+    batches = Batches()
+    batches.open(batch(1, at=created))
+    assert settled(batches, PROGRESS).expired == ((a_batch_id(1),) if expired else ())
+
+
+@pytest.mark.parametrize(
+    ("since", "goes"),
+    [
+        pytest.param(10_000 - ORPHAN_BLOCKS, True, id="waited-long-enough"),
+        pytest.param(10_001 - ORPHAN_BLOCKS, False, id="not-yet"),
+    ],
+)
+def test_signatures_without_a_batch_go_by_chain_progress(since: int, goes: bool) -> None:
+    batches = Batches()
+    batches.keep([entry(7)], height=since)
+    assert settled(batches, PROGRESS).orphans == ((a_batch_id(7),) if goes else ())

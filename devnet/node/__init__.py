@@ -1,0 +1,1 @@
+"""Programs that come from npm: the chain (anvil) and the Solidity compiler (solc)."""

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from aligned.errors import AlignedError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aligned.model import G1Point, G2Point, Signature
+
+
+class BadKey(AlignedError):
+    """Not a point of G2's subgroup in canonical encoding, or infinity."""
 
 
 class Key(Protocol):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from aligned.bls.arkworks import Arkworks
 from aligned.bls.known_answers import first_wrong_answer
+from aligned.bls.reference import Reference
+from aligned.bls.zksnake import Zksnake
 from aligned.errors import AlignedError, BadConfiguration
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ Name = Literal["auto", "arkworks", "zksnake", "py_ecc"]
 
 BACKENDS: Mapping[str, Callable[[], Backend]] = {
     "arkworks": Arkworks,
+    "zksnake": Zksnake,
+    "py_ecc": Reference,
 }
 """Fastest first."""
 

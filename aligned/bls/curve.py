@@ -39,6 +39,12 @@ G2 = G2Point(
 )
 """The generator of G2. Source: EIP-197."""
 
+_TWIST_B = (
+    19485874751759354771024239261021720505790618469301721065564631296452457478373,
+    266929791119991161246907387137283842545076965332900288569378510910307636690,
+)
+"""3 / (9 + i). Source: EIP-197."""
+
 _WINDOW = 4
 _DIGIT = (1 << _WINDOW) - 1
 
@@ -71,13 +77,30 @@ def is_on_g1(point: bytes) -> bool:
     return (y * y - x * x * x - 3) % FIELD_MODULUS == 0  # (0, 0) fails this too
 
 
-def negate_g1(point: G1Point) -> G1Point:
+def is_on_twist(point: bytes) -> bool:
+    """Tell whether ``point`` is 128 bytes with canonical coordinates on G2's curve, not infinity.
+
+    That is not yet membership of G2, which is a small part of its curve.
+    """
+    if len(point) != 128:  # noqa: PLR2004 - four coordinates of 32 bytes
+        return False
+    parts = [int.from_bytes(point[at : at + 32], "big") for at in range(0, 128, 32)]
+    if max(parts) >= FIELD_MODULUS:
+        return False
+    a, b, c, d = parts  # x = a + b·i, y = c + d·i
+    aa, bb = a * a, b * b
+    real = c * c - d * d - a * (aa - 3 * bb) - _TWIST_B[0]
+    imaginary = 2 * c * d - b * (3 * aa - bb) - _TWIST_B[1]
+    return real % FIELD_MODULUS == 0 and imaginary % FIELD_MODULUS == 0
+
+
+def negate_g1(point: bytes) -> G1Point:
     """Return -``point``."""
     x, y = coordinates(point)
     return g1_point(x, -y % FIELD_MODULUS)
 
 
-def sum_g1(points: Iterable[G1Point]) -> G1Point:
+def sum_g1(points: Iterable[bytes]) -> G1Point:
     """Return the sum of points on the curve; infinity, also for none, as 64 zero bytes."""
     total = _NOTHING
     for point in points:
@@ -86,12 +109,12 @@ def sum_g1(points: Iterable[G1Point]) -> G1Point:
     return _encode(total)
 
 
-def multiply_g1(point: G1Point, factor: int) -> G1Point:
+def multiply_g1(point: bytes, factor: int) -> G1Point:
     """Return ``factor`` · ``point``; takes about 1 ms."""
     return combine_g1([point], [factor % GROUP_ORDER])
 
 
-def combine_g1(points: Sequence[G1Point], factors: Sequence[int]) -> G1Point:
+def combine_g1(points: Sequence[bytes], factors: Sequence[int]) -> G1Point:
     """Return the sum of factor · point over points on the curve, none of them infinity.
 
     Args:

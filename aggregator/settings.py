@@ -1,82 +1,134 @@
 """The configuration file: sections, defaults and rules.
 
 One YAML file with snake_case keys. Secrets are always paths of files. ``aggregator.configure``
-reads it; stages and pure code get plain values, edges their section.
+reads it; stages and pure code get plain values, edges their section. The text below each field
+is what ``docs/configuration.md`` says.
 """
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_FEE = re.compile(r"(\d+(?:\.\d+)?)\s*(wei|gwei|ether)")
-_WEI = {"wei": 0, "gwei": 9, "ether": 18}
+from aggregator.units import AddressBytes, Fee, Seconds
+
+_MAX_PORT = 65535
 
 
-def parse_duration(value: object) -> object:
-    """Return ``"1m30s"`` as 90.0 seconds; other values pass for the type to judge."""
-    if not isinstance(value, str):
-        return value
-    if not _DURATION.fullmatch(value):
-        msg = f"{value!r} is not a duration; write for example '15s', '250ms', '1m30s' or '168h'"
+class Misfits(ValueError):
+    """Values of a section that do not fit each other.
+
+    Attributes:
+        problems: What is wrong, by key within the section.
+    """
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{key} {problem}" for key, problem in problems.items()))
+        self.problems = problems
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return ``"host:port"`` as host and port; an IPv6 host loses its brackets.
+
+    Raises:
+        ValueError: Not host:port, or no such port.
+    """
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not host or (":" in host and not bracketed):
+        msg = f"{address!r} is not host:port, for example 0.0.0.0:8090 or '[::]:8090'"
         raise ValueError(msg)
-    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
-
-
-def parse_fee(value: object) -> object:
-    """Return ``"30gwei"`` as 30000000000 wei, exactly; integers are wei already."""
-    if not isinstance(value, str):
-        return value
-    match = _FEE.fullmatch(value.strip())
-    if match is None:
-        msg = f"{value!r} is not a fee; write for example '30gwei', '1.5gwei' or '1000000000wei'"
+    if not port.isdecimal() or int(port) > _MAX_PORT:
+        msg = f"{port!r} is not a port; write a number up to {_MAX_PORT}"
         raise ValueError(msg)
-    whole, _, fraction = match[1].partition(".")
-    places = _WEI[match[2]]
-    if len(fraction) > places:
-        msg = f"{value!r} is finer than one wei"
+    return host.strip("[]"), int(port)
+
+
+def _listen_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+def host_of(url: str) -> str:
+    """Return what of ``url`` may be shown: scheme, host and port; paths and queries hold keys."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or "?"
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(not a URL)"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def redacted(url: str | None) -> str | None:
+    """Return ``url`` for a person to read: whatever follows the host is replaced."""
+    if url is None or host_of(url) == url.rstrip("/"):
+        return url
+    return f"{host_of(url)}/(redacted)"
+
+
+def _http_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        msg = "must be a URL that begins with http:// or https://"
         raise ValueError(msg)
-    return int(whole + fraction.ljust(places, "0"))
+    return url
 
 
-def parse_address(value: object) -> object:
-    """Return ``"0x…"`` as 20 bytes."""
-    if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
-        msg = f"{value!r} is not an address; write 0x and 40 hexadecimal digits, in quotes"
+def _without_credentials(url: str) -> str:
+    if "@" in urlsplit(url).netloc:
+        msg = "must not hold a user or password"
         raise ValueError(msg)
-    return bytes.fromhex(value[2:])
+    return url
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
-Fee = Annotated[int, BeforeValidator(parse_fee), Field(ge=0)]
-AddressBytes = Annotated[bytes, BeforeValidator(parse_address)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+SecretUrl = Annotated[str, AfterValidator(_http_url), PlainSerializer(redacted, when_used="json")]
+PlainUrl = Annotated[SecretUrl, AfterValidator(_without_credentials)]
 
 
 class Section(BaseModel):
     """A part of the file; unknown keys are errors, and nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class Contracts(Section):
     """Addresses of a deployment; the others are asked for from these."""
 
     service_manager: AddressBytes
+    """``AlignedLayerServiceManager``."""
     registry_coordinator: AddressBytes
+    """``RegistryCoordinator``."""
     operator_state_retriever: AddressBytes
+    """``OperatorStateRetriever``."""
 
 
 class Network(Section):
     """Which Aligned deployment this aggregator serves."""
 
     chain_id: int = Field(gt=0)
+    """1 for Ethereum mainnet, 17000 for Holesky, 31337 for a local devnet. An endpoint of another
+    chain is never used."""
     contracts: Contracts
 
 
@@ -84,17 +136,18 @@ class Endpoint(Section):
     """One Ethereum JSON-RPC endpoint over HTTP. URLs carry keys: only the host is ever shown."""
 
     name: str = Field(min_length=1, max_length=63)
-    url: str | None = Field(default=None, repr=False)
+    """In logs, metrics and ``/status``; unique."""
+    url: SecretUrl | None = Field(default=None, repr=False)
+    """Either this or ``url_file``."""
     url_file: Path | None = None
+    """A file with the URL as its only line, for URLs that carry a key."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.url is None) == (self.url_file is None):
-            msg = "set exactly one of url and url_file"
-            raise ValueError(msg)
-        if self.url is not None and not self.url.startswith(("http://", "https://")):
-            msg = "url must begin with http:// or https://"
-            raise ValueError(msg)
+        if self.url is None and self.url_file is None:
+            raise Misfits({"url": "required, or url_file"})
+        if self.url is not None and self.url_file is not None:
+            raise Misfits({"url_file": "must not be set together with url; keep one of them"})
         return self
 
 
@@ -102,7 +155,7 @@ class Chain(Section):
     """How the chain is read."""
 
     endpoints: tuple[Endpoint, ...] = Field(min_length=1, max_length=16)
-    """In order of preference."""
+    """In order of preference. Two of different providers are recommended."""
     deployment_block: int = Field(default=0, ge=0)
     """Where scans begin; the block that holds the service manager's deployment."""
     poll_interval: Seconds = Field(default=2.0, gt=0)
@@ -112,28 +165,64 @@ class Chain(Section):
     max_head_age: Seconds = Field(default=60.0, gt=0)
     """An endpoint whose head is older while another one's is not is passed over."""
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        first: dict[str, int] = {}
+        problems = {
+            f"endpoints[{index}].name": f"{endpoint.name!r} is taken by endpoints[{earlier}]"
+            for index, endpoint in enumerate(self.endpoints)
+            if (earlier := first.setdefault(endpoint.name, index)) != index
+        }
+        if problems:
+            raise Misfits(problems)
+        return self
+
 
 class KeystoreSigner(Section):
     """An Ethereum keystore V3."""
 
     type: Literal["keystore"]
+    """The discriminator: ``keystore``."""
     file: Path
+    """The keystore, JSON as geth and the Go aggregator have it."""
     password_file: Path | None = None
-    """None: the empty password, which the Go aggregator allows too."""
+    """A file with the password as its only line. Absent: the empty password, which the Go
+    aggregator allows too."""
 
 
 class Web3Signer(Section):
     """A remote signer that speaks ``eth_signTransaction``."""
 
     type: Literal["web3signer"]
-    url: str
+    """The discriminator: ``web3signer``."""
+    url: PlainUrl = Field(repr=False)
+    """Credentials belong in ``token_file`` or in the client certificate."""
     address: AddressBytes
+    """The account that signs: the aggregator address of the service manager."""
     ca_file: Path | None = None
+    """Certificates that the signer's is checked against. Absent: those of the system."""
     client_certificate_file: Path | None = None
+    """Shown to the signer; needs ``client_key_file``."""
     client_key_file: Path | None = None
+    """Key of the client certificate."""
     token_file: Path | None = None
     """Sent as a bearer token."""
     timeout: Seconds = Field(default=5.0, gt=0)
+    """Per signature."""
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        certificate, key = self.client_certificate_file, self.client_key_file
+        if certificate is not None and key is None:
+            raise Misfits({"client_key_file": "required with client_certificate_file"})
+        if key is not None and certificate is None:
+            raise Misfits({"client_certificate_file": "required with client_key_file"})
+        if self.url.startswith("http://"):
+            tls = ("ca_file", "client_certificate_file")
+            problems = {key: "needs a url with https://" for key in tls if getattr(self, key)}
+            if problems:
+                raise Misfits(problems)
+        return self
 
 
 Signer = Annotated[KeystoreSigner | Web3Signer, Field(discriminator="type")]
@@ -143,9 +232,15 @@ class Aggregation(Section):
     """When a batch is answered, and for how long it is tried."""
 
     window: Seconds = 15.0
-    """Wait for late signatures once the threshold is reached."""
+    """Wait for late signatures once the threshold is reached. All of the stake fires at once."""
     expiry: Seconds = Field(default=168 * 3600.0, gt=0)
     """Older batches are given up."""
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        if self.window >= self.expiry:
+            raise Misfits({"window": "must be shorter than expiry"})
+        return self
 
 
 class Mode(StrEnum):
@@ -159,16 +254,24 @@ class Submission(Section):
     """How answers are sent."""
 
     mode: Mode = Mode.ACTIVE
+    """``observe`` does everything but sign and send: to run beside another aggregator."""
     max_fee_per_gas: Fee | None = None
-    """Never pay more; None: the batch's own limit alone decides."""
+    """Never pay more. Absent: the batch's own limit alone decides."""
     max_priority_fee_per_gas: Fee | None = None
-    """None: what the endpoint suggests."""
+    """Absent: what the endpoint suggests."""
     bump_percent: int = Field(default=13, ge=13, le=100)
     """Raise of both fees at a replacement; nodes want 10, some 12.5."""
     resubmit_after: Seconds = Field(default=36.0, gt=0)
     """A transaction un-mined for this long is replaced."""
     max_in_flight: int = Field(default=4, ge=1, le=16)
     """Un-mined transactions at once."""
+
+    @model_validator(mode="after")
+    def _tip_within_fee(self) -> Self:
+        tip, fee = self.max_priority_fee_per_gas, self.max_fee_per_gas
+        if tip is not None and fee is not None and tip > fee:
+            raise Misfits({"max_priority_fee_per_gas": "must not exceed max_fee_per_gas"})
+        return self
 
 
 class ProxyProtocol(StrEnum):
@@ -182,31 +285,54 @@ class ProxyProtocol(StrEnum):
 class Listen(Section):
     """Where operators connect."""
 
-    address: str = "0.0.0.0:8090"
-    """host:port; an IPv6 host in brackets."""
+    address: ListenAddress = "0.0.0.0:8090"
+    """host:port; an IPv6 host in brackets, and then the whole in quotes."""
     max_connections: int = Field(default=1024, ge=1)
+    """At the limit the connection that was idle for longest makes room."""
     max_calls_per_connection: int = Field(default=64, ge=1)
+    """Unanswered calls of one connection; more are not read until some are answered."""
     max_connections_per_source: int | None = Field(default=None, ge=1)
-    """Only where peer addresses are real: behind a NAT everybody has the same."""
+    """Only where peer addresses are real: behind a NAT everybody has the same. Absent: no limit."""
     idle_timeout: Seconds = Field(default=60.0, gt=0)
     """Connections with nothing pending are closed; Go clients dial again at the next call."""
     drain_timeout: Seconds = 5.0
     """At shutdown, for calls in flight."""
     proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
+    """Version of the header that the load balancer puts in front of a connection."""
     trusted_cidrs: tuple[str, ...] = ()
-    """Peers whose PROXY header is believed."""
+    """Peers whose PROXY header is believed, e.g. ``["10.0.0.0/8"]``; required with
+    ``proxy_protocol``."""
+
+    @field_validator("trusted_cidrs")
+    @classmethod
+    def _are_networks(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in cidrs:
+            try:
+                ip_network(cidr)
+            except ValueError as error:
+                msg = f"{cidr!r} is not a network: {error}"
+                raise ValueError(msg) from error
+        return cidrs
+
+    @model_validator(mode="after")
+    def _somebody_is_trusted(self) -> Self:
+        if self.proxy_protocol is not ProxyProtocol.OFF and not self.trusted_cidrs:
+            raise Misfits({"trusted_cidrs": "required with proxy_protocol: whose header counts?"})
+        return self
 
 
 class Journal(Section):
     """The file that makes an acknowledgement a promise."""
 
     path: Path = Path("aggregator.db")
+    """SQLite database on a local disk; its folder must be writable."""
 
 
 class Bls(Section):
     """Signature arithmetic."""
 
     backend: Literal["auto", "arkworks", "zksnake", "py_ecc"] = "auto"
+    """``auto`` takes the fastest one that works on this machine."""
 
 
 class LogFormat(StrEnum):
@@ -219,17 +345,22 @@ class LogFormat(StrEnum):
 class Telemetry(Section):
     """What the daemon shows."""
 
-    address: str | None = "0.0.0.0:9091"
-    """/healthz, /readyz, /metrics and /status; null: none of them."""
-    upstream_url: str | None = None
-    """Base URL of Aligned's telemetry service, e.g. http://localhost:4001."""
+    address: ListenAddress | None = "0.0.0.0:9091"
+    """host:port of /healthz, /readyz, /metrics and /status; null: none of them."""
+    upstream_url: PlainUrl | None = None
+    """Base URL of Aligned's telemetry service, e.g. http://localhost:4001. Absent: not told."""
     log_format: LogFormat = LogFormat.JSON
+    """``text`` is for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below it are not written."""
 
 
 class Settings(Section):
     """The whole file."""
 
+    rendered_by: Literal["controller"] | None = None
+    """Set in files that the controller wrote: unknown keys are then a warning instead of an error,
+    because versions differ during an upgrade."""
     network: Network
     chain: Chain
     signer: Signer | None = None
@@ -242,8 +373,13 @@ class Settings(Section):
     telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")
-    def _signer_when_active(self) -> Self:
+    def _sections_fit(self) -> Self:
+        problems = {}
         if self.submission.mode is Mode.ACTIVE and self.signer is None:
-            msg = "signer is required unless submission.mode is 'observe'"
-            raise ValueError(msg)
+            problems["signer"] = "required unless submission.mode is 'observe'"
+        shown = self.telemetry.address
+        if shown == self.listen.address and not shown.endswith(":0"):
+            problems["telemetry.address"] = "must differ from listen.address"
+        if problems:
+            raise Misfits(problems)
         return self

@@ -141,6 +141,8 @@ class _Draft:
             target = target[part]
         target[path[-1]] = value
         self.sources[path] = name
+        size = len(path)
+        self.lines = {key: line for key, line in self.lines.items() if key[:size] != path}
 
     def _stranger(self, shown: str, what: str, known: Iterable[str]) -> None:
         near = get_close_matches(shown, known, n=1)

@@ -182,7 +182,7 @@ class KeystoreSigner(Section):
     """An Ethereum keystore V3."""
 
     type: Literal["keystore"]
-    """The discriminator: ``keystore``."""
+    """What signs: the key in this file."""
     file: Path
     """The keystore, JSON as geth and the Go aggregator have it."""
     password_file: Path | None = None
@@ -194,7 +194,7 @@ class Web3Signer(Section):
     """A remote signer that speaks ``eth_signTransaction``."""
 
     type: Literal["web3signer"]
-    """The discriminator: ``web3signer``."""
+    """What signs: web3signer, in front of a KMS, an HSM or a vault."""
     url: PlainUrl = Field(repr=False)
     """Credentials belong in ``token_file`` or in the client certificate."""
     address: AddressBytes

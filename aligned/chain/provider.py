@@ -71,7 +71,12 @@ class EndpointsProvider(AsyncBaseProvider):
         return [_response(answer) for answer in await self._rpc.call_many(calls)]
 
     async def is_connected(self, show_traceback: bool = False) -> bool:  # noqa: FBT001, FBT002 - web3's signature
-        """Tell whether an endpoint answers."""
+        """Tell whether an endpoint answers.
+
+        Raises:
+            ChainUnavailable: None does, and ``show_traceback`` is set.
+            RpcError: It refuses, and ``show_traceback`` is set.
+        """
         try:
             await self._rpc.call("eth_chainId", [])
         except (ChainUnavailable, RpcError):

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aligned.chain.calldata import BatchRecord, Indices
     from aligned.model import Address, BatchId, BlockRef, Term, TransactionHash, Wei
 
 
@@ -48,3 +49,34 @@ class OutboxRow:
     """Per gas."""
     term: Term
     """In which it was signed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of a mined transaction, as long as its block is in the chain."""
+
+    hash: TransactionHash
+    block: BlockRef
+    succeeded: bool
+    gas_used: int
+    gas_price: Wei
+    """Paid, per gas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the chain says about a batch right before it is answered."""
+
+    indices: Indices
+    """For the non-signers that were asked about, in their order."""
+    record: BatchRecord
+    aggregator: Address
+    """The account the contract takes answers from."""
+    deposit: Wei
+    """The batcher's, in the service manager."""
+    balance: Wei
+    """Our own."""
+    base_fee: Wei
+    """Of the head, per gas."""
+    tip: Wei
+    """What the node suggests as priority fee, per gas."""

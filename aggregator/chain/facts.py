@@ -1,0 +1,313 @@
+"""Edge: what the transactor asks the chain, each question in one round trip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aggregator.chain.fees import Market
+from aggregator.chain.nonces import Facts, Fate
+from aggregator.outbox import Receipt, Survey
+from aggregator.together import together
+from aligned.chain import calldata, reverts
+from aligned.chain.reverts import Revert, RevertKind
+from aligned.chain.rpc import RpcError, Undecodable, eth_call, to_bytes, to_int
+from aligned.errors import ChainUnavailable
+from aligned.model import Address, BlockHash, BlockRef, TransactionHash, Wei
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aggregator.chain.nonces import Ledger
+    from aggregator.chain.signer import Transaction
+    from aligned.chain.calldata import BatchRecord, Indices
+    from aligned.chain.rpc import Rpc
+    from aligned.model import Batch, BatchId, OperatorId
+
+DEFAULT_TIP = Wei(1_000_000_000)
+"""Per gas, where the node suggests none."""
+
+_CHUNK = 100
+"""Calls in one request: what providers take."""
+
+
+class Heads(Protocol):
+    """The watcher's view of the chain's tip."""
+
+    @property
+    def head(self) -> BlockRef | None:
+        """The newest block that was looked at; None before the first."""
+
+    async def next_head(self) -> BlockRef:
+        """Wait for another head than the present one."""
+
+
+class Indexes(Protocol):
+    """The part of the registry that an answer needs."""
+
+    async def indices(
+        self, created: BlockRef, non_signers: Sequence[OperatorId], *, at: BlockRef
+    ) -> Indices:
+        """Return where the values of ``created`` are, as the state of ``at`` has them.
+
+        Raises:
+            RpcError: The contract refuses: ``non_signers`` are not members.
+            ChainUnavailable: No endpoint answers, or none has ``at``.
+        """
+
+
+class Node:
+    """Reads.
+
+    Args:
+        rpc: The endpoints.
+        service_manager: The contract that is answered.
+        indexes: Reads the registry's histories.
+        heads: The tip.
+    """
+
+    def __init__(self, rpc: Rpc, service_manager: Address, indexes: Indexes, heads: Heads) -> None:
+        self._rpc = rpc
+        self._contract = service_manager
+        self._indexes = indexes
+        self._heads = heads
+
+    @property
+    def head(self) -> BlockRef:
+        """The newest block.
+
+        Raises:
+            ChainUnavailable: None was seen yet.
+        """
+        if (head := self._heads.head) is None:
+            msg = "no block was seen yet"
+            raise ChainUnavailable(msg)
+        return head
+
+    async def survey(
+        self, batch: Batch, non_signers: Sequence[OperatorId], account: Address | None
+    ) -> Survey:
+        """Return everything an answer depends on; without ``account``, our balance is 0.
+
+        Raises:
+            RpcError: The registry refuses these non-signers.
+            ChainUnavailable: No endpoint answers.
+        """
+        head = self.head
+        calls: list[tuple[str, Sequence[object]]] = [
+            eth_call(self._contract, calldata.batches_state(batch.batch_id), "latest"),
+            eth_call(self._contract, calldata.batchers_balances(batch.sender), "latest"),
+            eth_call(self._contract, calldata.aligned_aggregator(), "latest"),
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_maxPriorityFeePerGas", []),
+        ]
+        if account is not None:
+            calls.append(("eth_getBalance", [_hex(account), "latest"]))
+        answers, indices = await together(
+            self._rpc.call_many(calls),
+            self._indexes.indices(batch.created, non_signers, at=head),
+        )
+        record, deposit, aggregator, block, tip, *balance = answers
+        return Survey(
+            indices=indices,
+            record=calldata.parse_batches_state(to_bytes(_known(record))),
+            aggregator=calldata.parse_address(to_bytes(_known(aggregator))),
+            deposit=Wei(calldata.parse_uint(to_bytes(_known(deposit)))),
+            balance=Wei(to_int(_known(balance[0])) if balance else 0),
+            base_fee=_base_fee(_known(block)),
+            tip=_tip(tip),
+        )
+
+    async def estimate(self, account: Address, data: bytes, max_fee: Wei, tip: Wei) -> int:
+        """Return the gas an answer takes; it is also the simulation.
+
+        With the fee fields, without which the contract moves no money; on the pending block,
+        since the batch's own block is too early.
+
+        Raises:
+            RpcError: It would revert, or the account cannot pay.
+            ChainUnavailable: No endpoint answers.
+        """
+        call = self._message(account, data, max_fee, tip)
+        return to_int(await self._rpc.call("eth_estimateGas", [call, "pending"]))
+
+    async def simulate(self, account: Address, data: bytes, max_fee: Wei, tip: Wei) -> Revert:
+        """Return why an answer reverts: some nodes tell only for a call, not for an estimate.
+
+        Raises:
+            ChainUnavailable: No endpoint answers.
+        """
+        call = self._message(account, data, max_fee, tip)
+        return await self._revert([call, "pending"])
+
+    async def replay(self, transaction: Transaction, account: Address, block: int) -> Revert:
+        """Return why a transaction reverted that was mined in ``block``.
+
+        Raises:
+            ChainUnavailable: No endpoint answers, or none has the state any more.
+        """
+        call = self._message(account, transaction.data, transaction.max_fee, transaction.tip)
+        return await self._revert([call | {"gas": hex(transaction.gas)}, hex(block - 1)])
+
+    async def _revert(self, params: Sequence[object]) -> Revert:
+        try:
+            await self._rpc.call("eth_call", params)
+        except RpcError as refusal:
+            return reverts.revert_of(refusal)
+        return Revert(RevertKind.UNKNOWN, "it succeeds when it is tried again")
+
+    def _message(self, account: Address, data: bytes, max_fee: Wei, tip: Wei) -> dict[str, object]:
+        return {
+            "from": _hex(account),
+            "to": _hex(self._contract),
+            "data": _hex(data),
+            "maxFeePerGas": hex(max_fee),
+            "maxPriorityFeePerGas": hex(tip),
+        }
+
+    async def standing(self, account: Address) -> tuple[Address, int]:
+        """Return the contract's aggregator, and ``account``'s pending transaction count.
+
+        The count includes mined ones and is the greatest of all endpoints.
+
+        Raises:
+            ChainUnavailable: No endpoint answers.
+        """
+        method, params = eth_call(self._contract, calldata.aligned_aggregator(), "latest")
+        aggregator, pending = await together(
+            self._rpc.call(method, params),
+            self._rpc.maximum("eth_getTransactionCount", [_hex(account), "pending"]),
+        )
+        return calldata.parse_address(to_bytes(aggregator)), pending
+
+    async def facts(self, account: Address, ledger: Ledger) -> Facts:
+        """Return what ``ledger`` must know at the present head.
+
+        Raises:
+            ChainUnavailable: No endpoint answers.
+        """
+        head = self.head
+        (final, market, receipts, records, answered), latest = await together(
+            self._ask(account, ledger),
+            self._rpc.maximum("eth_getTransactionCount", [_hex(account), "latest"]),
+        )
+        await self._find(ledger, latest, receipts)
+        return Facts(
+            head=head,
+            latest=latest,
+            final=min(final, latest),
+            market=market,
+            receipts=receipts,
+            records=records,
+            answered_finally=answered,
+        )
+
+    async def _ask(
+        self, account: Address, ledger: Ledger
+    ) -> tuple[
+        int,
+        Market,
+        dict[TransactionHash, Receipt],
+        dict[BatchId, BatchRecord],
+        frozenset[BatchId],
+    ]:
+        hashes = [row.hash for slot in ledger for row in slot.rows]
+        opened = _batches(ledger, final=False)
+        settled = _batches(ledger, final=True)
+        calls: list[tuple[str, Sequence[object]]] = [
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_maxPriorityFeePerGas", []),
+            ("eth_getTransactionCount", [_hex(account), "finalized"]),
+            *(self._record(batch_id, "latest") for batch_id in opened),
+            *(self._record(batch_id, "finalized") for batch_id in settled),
+            *(("eth_getTransactionReceipt", [_hex(known)]) for known in hashes),
+        ]
+        answers: list[Any] = []
+        for start in range(0, len(calls), _CHUNK):
+            answers += await self._rpc.call_many(calls[start : start + _CHUNK])
+        block, tip, final = answers[:3]
+        records = _records(opened, answers[3:])
+        finals = _records(settled, answers[3 + len(opened) :])
+        receipts = (_receipt(answer) for answer in answers[3 + len(opened) + len(settled) :])
+        return (
+            0 if isinstance(final, RpcError) else to_int(final),
+            Market(_base_fee(_known(block)), _tip(tip)),
+            {receipt.hash: receipt for receipt in receipts if receipt is not None},
+            records,
+            frozenset(batch_id for batch_id, record in finals.items() if record.responded),
+        )
+
+    def _record(self, batch_id: BatchId, block: str) -> tuple[str, Sequence[object]]:
+        return eth_call(self._contract, calldata.batches_state(batch_id), block)
+
+    async def _find(
+        self, ledger: Ledger, latest: int, receipts: dict[TransactionHash, Receipt]
+    ) -> None:
+        """Ask every endpoint about consumed nonces of which the first one shows no receipt."""
+        for slot in ledger:
+            if slot.nonce >= latest or any(row.hash in receipts for row in slot.rows):
+                continue
+            for row in slot.rows:
+                answer = await self._rpc.find("eth_getTransactionReceipt", [_hex(row.hash)])
+                if (receipt := _receipt(answer)) is not None:
+                    receipts[receipt.hash] = receipt
+
+
+def _batches(ledger: Ledger, *, final: bool) -> list[BatchId]:
+    """Return the batches of open nonces, or of those mined below the finalized count."""
+    found: dict[BatchId, None] = {}
+    for slot in ledger:
+        wanted = slot.fate is Fate.MINED and slot.nonce < ledger.final
+        if wanted if final else slot.fate is Fate.OPEN:
+            found.update({row.batch_id: None for row in slot.rows if row.batch_id is not None})
+    return list(found)
+
+
+def _records(batch_ids: Iterable[BatchId], answers: Iterable[object]) -> dict[BatchId, BatchRecord]:
+    return {
+        batch_id: calldata.parse_batches_state(to_bytes(answer))
+        for batch_id, answer in zip(batch_ids, answers, strict=False)
+        if not isinstance(answer, RpcError)
+    }
+
+
+def _receipt(answer: object) -> Receipt | None:
+    if not isinstance(answer, dict) or answer.get("blockHash") is None:
+        return None
+    try:
+        return Receipt(
+            hash=TransactionHash(to_bytes(answer["transactionHash"])),
+            block=BlockRef(to_int(answer["blockNumber"]), BlockHash(to_bytes(answer["blockHash"]))),
+            succeeded=to_int(answer["status"]) == 1,
+            gas_used=to_int(answer["gasUsed"]),
+            gas_price=Wei(to_int(answer["effectiveGasPrice"])),
+        )
+    except KeyError as missing:
+        msg = f"a receipt without {missing}"
+        raise Undecodable(msg) from missing
+
+
+def _known(answer: object) -> object:
+    """Return an answer that no node should refuse.
+
+    Raises:
+        ChainUnavailable: It was refused.
+    """
+    if isinstance(answer, RpcError):
+        msg = f"an endpoint refuses a plain read: {answer}"
+        raise ChainUnavailable(msg) from answer
+    return answer
+
+
+def _base_fee(block: object) -> Wei:
+    if not isinstance(block, dict):
+        msg = "an endpoint has no latest block"
+        raise Undecodable(msg)
+    return Wei(to_int(block.get("baseFeePerGas", "0x0")))
+
+
+def _tip(answer: object) -> Wei:
+    return DEFAULT_TIP if isinstance(answer, RpcError) else Wei(to_int(answer))
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + data.hex()

@@ -1,0 +1,30 @@
+"""Two awaits at once, with errors as if they were one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+async def together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Return both results. If one fails, the other is cancelled and the error raised as it is.
+
+    A task group alone would wrap it, and every caller would have to unwrap it.
+    """
+    failure: BaseException
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(first)
+            # Both are awaited in the body: before Python 3.13 a group that fails with its body
+            # finished leaves a stale cancellation behind.
+            result = await second
+            return await task, result
+    except BaseExceptionGroup as group_failure:
+        failure = group_failure.exceptions[0]
+    raise failure

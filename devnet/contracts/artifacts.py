@@ -1,11 +1,15 @@
-"""The compiled contracts."""
+"""The compiled contracts: what a deployment sends, and calls by name."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from eth_abi.abi import decode, encode
+from eth_utils.abi import collapse_if_tuple
 
 FILE = Path(__file__).with_name("artifacts.json")
 
@@ -20,14 +24,33 @@ class Artifact:
     bytecode: bytes
     """What a deployment sends, before the constructor's arguments."""
 
-    def call(self, signature: str, arguments: bytes = b"") -> bytes:
-        """Return call data of the function with this canonical ``signature``.
+    def call(self, name: str, *arguments: object) -> bytes:
+        """Return the call data of function ``name`` with ``arguments``."""
+        function = self._function(name)
+        types = [collapse_if_tuple(parameter) for parameter in function["inputs"]]
+        selector = self.selectors[f"{name}({','.join(types)})"]
+        return selector + encode(types, arguments)
 
-        Args:
-            signature: As in the ABI, e.g. ``setStake(address,uint96)``.
-            arguments: ABI-encoded.
-        """
-        return self.selectors[signature] + arguments
+    def result(self, name: str, answer: bytes) -> tuple[Any, ...]:
+        """Return what function ``name`` answered, decoded."""
+        types = [collapse_if_tuple(parameter) for parameter in self._function(name)["outputs"]]
+        return decode(types, answer)
+
+    def deployment(self, *arguments: object) -> bytes:
+        """Return the data of a transaction that deploys the contract."""
+        types = [
+            collapse_if_tuple(parameter)
+            for item in self.abi
+            if item["type"] == "constructor"
+            for parameter in item["inputs"]
+        ]
+        return self.bytecode + encode(types, arguments)
+
+    def _function(self, name: str) -> dict[str, Any]:
+        (function,) = (
+            item for item in self.abi if item["type"] == "function" and item["name"] == name
+        )
+        return function
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +63,10 @@ class Artifacts:
     service_manager: Artifact
 
 
-def load(file: Path = FILE) -> Artifacts:
+@lru_cache(maxsize=1)
+def load() -> Artifacts:
     """Read the compiled contracts."""
-    document = json.loads(file.read_text())
+    document = json.loads(FILE.read_text())
     contracts = {
         name: Artifact(
             abi=contract["abi"],

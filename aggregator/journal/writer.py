@@ -1,0 +1,231 @@
+"""The one thread that writes. Everything that waits while a commit runs shares the next one."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import sqlite3
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from aggregator.journal import content, format as layout
+from aligned.errors import AlignedError, StateDamaged
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from aggregator.journal.content import Content
+    from aligned.model import Entry
+
+GROUP = 4096
+"""Entries after which a group is closed: some 0.5 MB."""
+
+CHECKPOINT_PAGES = 1000
+"""Estimated pages in the WAL after which they are copied into the main file."""
+
+
+class Append(NamedTuple):
+    """Add signatures."""
+
+    entries: Sequence[Entry]
+    height: int
+    waiter: asyncio.Future[Any] | None
+    """None: nobody waits."""
+
+    @property
+    def size(self) -> int:
+        """In entries."""
+        return len(self.entries)
+
+
+class Action(NamedTuple):
+    """Do something else to the tables, between the work before and after it."""
+
+    apply: Callable[[Content], Any]
+    waiter: asyncio.Future[Any]
+    size: int = 1
+
+
+Work: TypeAlias = Append | Action
+
+
+class Outcome(NamedTuple):
+    """What became of one piece of work, once its group is on disk."""
+
+    work: Work
+    result: Any
+    error: AlignedError | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the writer did since it started. Read by other threads, written by its own."""
+
+    commits: int = 0
+    entries: int = 0
+    checkpoints: int = 0
+    busy_since: float | None = None
+    """Monotonic time at which the commit began that now runs; None between commits."""
+
+
+class Writer:
+    """Takes work from a queue, commits it in groups, reports each group with one call.
+
+    Error handling:
+        The first failed write or fsync ends the thread. Nothing is tried again: after a failed
+        fsync the kernel may have dropped what it could not write, and a second one lies. The
+        connection is then kept for ever, since closing it would write a checkpoint; the process
+        is expected to end, and the next start finds every group that was reported.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        report: Callable[[list[Outcome]], None],
+        fail: Callable[[StateDamaged | None], None],
+    ) -> None:
+        """Prepare; ``start`` begins.
+
+        Args:
+            path: For messages.
+            connection: Handed over: nobody else uses it until the thread has ended.
+            report: Called in the thread after each commit, with work in the order of arrival.
+            fail: Called in the thread when it ends by an error; None for a bug, which the thread's
+                own traceback shows.
+        """
+        self.counts = Counts()
+        self.tables = content.Content(connection)
+        self._path = path
+        self._connection = connection
+        self._report = report
+        self._fail = fail
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._group: list[Work] = []
+        self._pages = 0
+        self._thread = Thread(target=self._run, name="journal", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def put(self, work: Work) -> None:
+        """Hand work over."""
+        self._queue.put(work)
+
+    def stop(self, timeout: float) -> bool:
+        """Commit what was handed over, checkpoint, close; tell whether that was done in time."""
+        self._queue.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def drain(self) -> list[Work]:
+        """Return work that was handed over and not reported. For use after the thread gave up."""
+        left = self._group
+        while True:
+            try:
+                work = self._queue.get_nowait()
+            except Empty:
+                return left
+            if work is not None:
+                left.append(work)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(write_failed(self._path, error), error)
+        except BaseException:
+            self._give_up(None, None)
+            raise
+
+    def _work(self) -> None:
+        going = True
+        while going:
+            self._group, going = self._next_group()
+            if self._group:
+                self.counts.busy_since = time.monotonic()
+                outcomes = self._commit(self._group)
+                self.counts.busy_since = None
+                self._group = []
+                self._report(outcomes)
+            if self._pages >= CHECKPOINT_PAGES:
+                self._checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
+        self._checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+
+    def _next_group(self) -> tuple[list[Work], bool]:
+        group: list[Work] = []
+        size = 0
+        work = self._queue.get()
+        while work is not None:
+            group.append(work)
+            size += work.size
+            if size >= GROUP:
+                return group, True
+            try:
+                work = self._queue.get_nowait()
+            except Empty:
+                return group, True
+        return group, False
+
+    def _commit(self, group: list[Work]) -> list[Outcome]:
+        appends = [work for work in group if isinstance(work, Append)]
+        packs = layout.pack((work.entries, work.height) for work in appends)
+        if len(appends) == len(group) and len(packs) <= content.STATEMENT_ROWS:
+            self.tables.insert(packs)  # one statement, which is a transaction of its own
+            outcomes = [Outcome(work, None, None) for work in group]
+        else:
+            self._connection.execute("BEGIN IMMEDIATE")
+            outcomes = self._apply_in_order(group)
+            self._connection.execute("COMMIT")
+        entries = sum(work.size for work in appends)
+        self.counts.entries += entries
+        self.counts.commits += 1
+        self._pages += 3 + len(packs) // 8 + entries // 32 + 2 * (len(group) - len(appends))
+        return outcomes
+
+    def _apply_in_order(self, group: list[Work]) -> list[Outcome]:
+        outcomes = []
+        for work in group:
+            result, refusal = None, None
+            if isinstance(work, Append):
+                self.tables.insert(layout.pack([(work.entries, work.height)]))
+            else:
+                try:
+                    result = work.apply(self.tables)
+                except AlignedError as error:
+                    refusal = error
+            outcomes.append(Outcome(work, result, refusal))
+        return outcomes
+
+    def _checkpoint(self, statement: str) -> None:
+        self._connection.execute(statement).fetchone()
+        self.counts.checkpoints += 1
+        self._pages = 0
+
+    def _give_up(self, error: StateDamaged | None, cause: BaseException | None) -> None:
+        # Never closed, not even when the interpreter ends: see the class.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        if error is not None:
+            error.__cause__ = cause
+        self._fail(error)
+
+
+def write_failed(path: Path, error: sqlite3.Error | OSError) -> StateDamaged:
+    """Return the error for a journal that could not be written."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    try:
+        free = f"{shutil.disk_usage(path.parent).free // 2**20} MiB free"
+    except OSError:
+        free = "free space unknown"
+    return StateDamaged(
+        f"journal {path}: writing failed ({name}: {error}; {free}). Nothing that was acknowledged"
+        " is lost; what was waiting was not acknowledged and operators send it again. Make room if"
+        " the disk or a quota is full, replace the disk if it reports errors, then start again."
+    )

@@ -186,7 +186,7 @@ class Node:
             ChainUnavailable: No endpoint answers.
         """
         head = self.head
-        (final, market, receipts, records, answered), latest = await together(
+        (final, balance, market, receipts, records, answered), latest = await together(
             self._ask(account, ledger),
             self._rpc.maximum("eth_getTransactionCount", [_hex(account), "latest"]),
         )
@@ -196,6 +196,7 @@ class Node:
             latest=latest,
             final=min(final, latest),
             market=market,
+            balance=balance,
             receipts=receipts,
             records=records,
             answered_finally=answered,
@@ -205,6 +206,7 @@ class Node:
         self, account: Address, ledger: Ledger
     ) -> tuple[
         int,
+        Wei,
         Market,
         dict[TransactionHash, Receipt],
         dict[BatchId, BatchRecord],
@@ -217,6 +219,7 @@ class Node:
             ("eth_getBlockByNumber", ["latest", False]),
             ("eth_maxPriorityFeePerGas", []),
             ("eth_getTransactionCount", [_hex(account), "finalized"]),
+            ("eth_getBalance", [_hex(account), "latest"]),
             *(self._record(batch_id, "latest") for batch_id in opened),
             *(self._record(batch_id, "finalized") for batch_id in settled),
             *(("eth_getTransactionReceipt", [_hex(known)]) for known in hashes),
@@ -224,12 +227,13 @@ class Node:
         answers: list[Any] = []
         for start in range(0, len(calls), _CHUNK):
             answers += await self._rpc.call_many(calls[start : start + _CHUNK])
-        block, tip, final = answers[:3]
-        records = _records(opened, answers[3:])
-        finals = _records(settled, answers[3 + len(opened) :])
-        receipts = (_receipt(answer) for answer in answers[3 + len(opened) + len(settled) :])
+        block, tip, final, balance, *answers = answers
+        records = _records(opened, answers)
+        finals = _records(settled, answers[len(opened) :])
+        receipts = (_receipt(answer) for answer in answers[len(opened) + len(settled) :])
         return (
             0 if isinstance(final, RpcError) else to_int(final),
+            Wei(to_int(_known(balance))),
             Market(_base_fee(_known(block)), _tip(tip)),
             {receipt.hash: receipt for receipt in receipts if receipt is not None},
             records,

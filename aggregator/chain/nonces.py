@@ -1,10 +1,9 @@
-"""The nonces of our account: what was signed for each, what became of it, what to do next. Pure.
+"""The nonces of our account: what was signed for each, and what became of it. Pure.
 
 Rules::
 
     a batch has one live nonce; it gets another once that one was consumed by something else
     nonces are used without gaps, a gap or a nonce given up first, lowest first
-    only the lowest un-mined nonce is worth more money: nothing above it can be mined before it
     below the account's count with no receipt of ours, head after head: somebody else has our key
 """
 
@@ -14,14 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from aggregator.chain import fees
-from aggregator.chain.fees import Offer, Unaffordable
-from aggregator.outbox import Kind
+from aggregator.chain.fees import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from aggregator.chain.fees import Market, Policy
+    from aggregator.chain.fees import Market
     from aggregator.outbox import OutboxRow, Receipt
     from aligned.chain.calldata import BatchRecord
     from aligned.model import BatchId, BlockRef, TransactionHash, Wei
@@ -105,6 +102,8 @@ class Facts:
     final: int
     """The same at the finalized block."""
     market: Market
+    balance: Wei
+    """Of our account."""
     receipts: Mapping[TransactionHash, Receipt]
     records: Mapping[BatchId, BatchRecord]
     """Of batches with an open nonce."""
@@ -119,42 +118,6 @@ class Target:
     nonce: int
     attempt: int
     replaces: tuple[Offer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """Broadcast the same bytes again."""
-
-    row: OutboxRow
-
-
-@dataclass(frozen=True, slots=True)
-class Raise:
-    """Replace by the same transaction with higher fees."""
-
-    nonce: int
-    offer: Offer
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Let another batch have the nonce."""
-
-    nonce: int
-    batch_id: BatchId | None
-    priced_out: Unaffordable | None
-    """None: there is nothing to answer any more, or another nonce does it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Use the nonce up with a transfer of nothing to ourselves."""
-
-    nonce: int
-    offer: Offer
-
-
-Action = Repeat | Raise | GiveUp | Cancel
 
 
 class Ledger:
@@ -317,110 +280,3 @@ def _is_useless(row: OutboxRow, facts: Facts) -> bool:
 def _is_final(slot: Slot, facts: Facts) -> bool:
     row = slot.mined_row
     return row is not None and (row.batch_id is None or row.batch_id in facts.answered_finally)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What ``plan`` goes by."""
-
-    policy: Policy
-    resubmit_after: float
-    """Seconds un-mined, as the lowest, before a raise."""
-
-
-def plan(ledger: Ledger, facts: Facts, rules: Rules, *, waiting: int, now: float) -> list[Action]:
-    """Return what to do about nonces that are not mined, lowest first.
-
-    Args:
-        ledger: After it observed ``facts``.
-        facts: Of the present head.
-        rules: Of the person who runs us.
-        waiting: Batches that are ready and have no nonce.
-        now: Seconds of the clock.
-    """
-    actions: list[Action] = []
-    slots = ledger.open_slots
-    for nonce in range(facts.latest, ledger.next_nonce):
-        slot = ledger.get(nonce)
-        behind = any(other.nonce > nonce for other in slots)
-        if slot is None or not slot.rows:
-            if behind and not waiting:
-                actions += _cancel(nonce, (), facts, rules)
-        elif slot.fate is Fate.OPEN:
-            lowest = slot is slots[0]
-            late = lowest and now - slot.since >= rules.resubmit_after
-            twin = slot.last.batch_id is not None and ledger.live(slot.last.batch_id) is not slot
-            actions += _tend(
-                slot, facts, rules, _View(late=late, behind=behind, waiting=waiting, twin=twin)
-            )
-    return actions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    late: bool
-    behind: bool
-    """Something is signed for a higher nonce."""
-    waiting: int
-    twin: bool
-    """A reorg brought this nonce back after its batch had got another."""
-
-
-def _tend(slot: Slot, facts: Facts, rules: Rules, view: _View) -> Sequence[Action]:
-    raised = fees.offer(
-        facts.market,
-        rules.policy,
-        bound=_bound(slot.last, facts, rules.policy),
-        replaces=slot.offers,
-    )
-    hopeless = slot.useless >= PATIENCE or view.twin
-    priced_out = slot.cheap >= PATIENCE and isinstance(raised, Unaffordable)
-    if hopeless or priced_out:
-        if view.behind or view.waiting:
-            return _give_up(slot, None if hopeless else raised, facts, rules, view)
-    elif isinstance(raised, Offer) and (view.late or slot.refused or slot.cheap >= PATIENCE):
-        return [Raise(slot.nonce, raised)]
-    return [Repeat(slot.last)] if slot.idle >= REPEAT else []
-
-
-def _give_up(
-    slot: Slot,
-    raised: Offer | Unaffordable | None,
-    facts: Facts,
-    rules: Rules,
-    view: _View,
-) -> list[Action]:
-    """Offer the nonce to those who wait first; use it up if nobody took it in time."""
-    actions: list[Action] = []
-    if not slot.given_up:
-        priced_out = raised if isinstance(raised, Unaffordable) else None
-        actions.append(GiveUp(slot.nonce, slot.last.batch_id, priced_out))
-        if view.waiting:
-            return actions
-    if view.behind and (not view.waiting or _was_offered_long(slot)):
-        actions += _cancel(slot.nonce, slot.offers, facts, rules)
-    return actions
-
-
-def _was_offered_long(slot: Slot) -> bool:
-    return max(slot.cheap, slot.useless) >= 2 * PATIENCE
-
-
-def _cancel(
-    nonce: int, replaces: tuple[Offer, ...], facts: Facts, rules: Rules
-) -> Sequence[Action]:
-    offered = fees.offer(facts.market, rules.policy, bound=None, replaces=replaces)
-    return [Cancel(nonce, offered)] if isinstance(offered, Offer) else []
-
-
-def _bound(row: OutboxRow, facts: Facts, policy: Policy) -> Wei | None:
-    """Return the most that may be offered for this transaction; None: only ``policy`` bounds it."""
-    if row.kind is Kind.CANCEL or row.batch_id is None:
-        return None
-    record = facts.records.get(row.batch_id)
-    if record is None:
-        return row.max_fee
-    limit = fees.ceiling(record.fee_limit, row.gas)
-    # Above the batch's limit from the start: the contract bills no more than the limit, and our
-    # own cap, without which no such offer is made, bounds the rest.
-    return limit if row.max_fee <= limit else policy.max_fee

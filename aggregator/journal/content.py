@@ -26,6 +26,10 @@ STATEMENT_ROWS = 256
 """Rows that one INSERT takes; 5 variables each, SQLite allows 32,766."""
 
 
+ROW_SIZE = 64
+"""Bytes of a row of ``signatures`` beside the pack, roughly."""
+
+
 class Content:
     """The tables of one open journal.
 
@@ -35,13 +39,28 @@ class Content:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._rows_of: dict[bytes, list[int]] = {}  # an index in the file would double the cost
+        self._rows_of: dict[BatchId, list[int]] = {}  # an index in the file would double the cost
+        self._signatures_of: dict[BatchId, dict[OperatorId, Signature]] = {}
         self._last = 0
-        for row_id, batch in connection.execute("SELECT id, batch FROM signatures ORDER BY id"):
+        for row_id, _, batch, packed in reading.read_packs(connection):
             self._rows_of.setdefault(batch, []).append(row_id)
+            self._signatures_of.setdefault(batch, {}).update(layout.unpack(packed))
             self._last = row_id
         self._refuted = {batch for (batch,) in connection.execute("SELECT batch FROM refuted")}
+        self._size = 0
         self.fence = reading.read_fence(connection)
+
+    def take_size(self) -> int:
+        """Return about how many bytes signatures took since the last call."""
+        size, self._size = self._size, 0
+        return size
+
+    def pack_new(self, items: Iterable[tuple[Sequence[Entry], int]]) -> list[Pack]:
+        """Return rows for what of ``items`` is not here yet, and count it as here.
+
+        Operators repeat themselves; a file that took every repeat would grow without bound.
+        """
+        return layout.pack([(self._new(entries), height) for entries, height in items])
 
     def insert(self, packs: Sequence[Pack]) -> None:
         """Add packs of signatures, in one statement for each ``STATEMENT_ROWS``."""
@@ -52,7 +71,20 @@ class Content:
                 self._last += 1
                 self._rows_of.setdefault(batch, []).append(self._last)
                 values += (self._last, batch, height, checksum, packed)
+                self._size += len(packed) + ROW_SIZE
             self._connection.execute(_INSERT + ",".join(["(?,?,?,?,?)"] * len(some)), values)
+
+    def _new(self, entries: Sequence[Entry]) -> list[Entry]:
+        new = []
+        for entry in entries:
+            batch_id, operator_id, signature = entry
+            signatures = self._signatures_of.get(batch_id)
+            if signatures is None:
+                signatures = self._signatures_of[batch_id] = {}
+            if signatures.get(operator_id) != signature:
+                signatures[operator_id] = signature
+                new.append(entry)
+        return new
 
     def record(self, row: OutboxRow, fence: Fence | None) -> None:
         """Write one outbox row; the same bytes again change nothing.
@@ -92,6 +124,9 @@ class Content:
         by_batch: dict[BatchId, list[tuple[OperatorId, Signature]]] = {}
         for batch_id, operator_id, signature in entries:
             by_batch.setdefault(batch_id, []).append((operator_id, signature))
+            signatures = self._signatures_of.get(batch_id, {})
+            if signatures.get(operator_id) == signature:
+                del signatures[operator_id]
             values = (batch_id, operator_id, signature)
             self._connection.execute(
                 "INSERT OR IGNORE INTO refuted VALUES (?, ?, ?, ?)",
@@ -104,6 +139,8 @@ class Content:
     def forget(self, batches: Iterable[BatchId]) -> None:
         """Delete all signatures of ``batches``, and what was refuted of them."""
         gone = set(batches)
+        for batch in gone:
+            self._signatures_of.pop(batch, None)
         self._delete(list(chain.from_iterable(self._rows_of.pop(batch, ()) for batch in gone)))
         refuted = self._refuted & gone
         self._refuted -= refuted

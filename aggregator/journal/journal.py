@@ -117,7 +117,7 @@ class Journal:
             return reading.load(connection)
 
     async def append(self, entries: Sequence[Entry], *, height: int) -> None:
-        """Keep entries that this replica verified.
+        """Keep entries that this replica verified. Those already on disk cost no write.
 
         Args:
             entries: Not changed by the caller from now on.

@@ -149,7 +149,7 @@ def connect(path: Path, connection_class: type[sqlite3.Connection]) -> sqlite3.C
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 _create(connection)
             check_format(path, connection)
-            check_pages(path, connection)
+            check_pages(path, connection, timeout=CHECK_TIMEOUT)
         except BaseException:
             connection.close()
             raise
@@ -159,7 +159,7 @@ def connect(path: Path, connection_class: type[sqlite3.Connection]) -> sqlite3.C
 
 @contextmanager
 def read_only(path: Path) -> Generator[sqlite3.Connection]:
-    """Open for reading, also while a daemon writes.
+    """Open for reading as of one moment, also while a daemon writes.
 
     Raises:
         BadConfiguration: No such file, or another program's.
@@ -171,8 +171,10 @@ def read_only(path: Path) -> Generator[sqlite3.Connection]:
         raise BadConfiguration(reading.at(path, problem))
     with reading.damage_reported(path):
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
-            connection.isolation_level = None
+        with closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+        ) as connection:
+            connection.execute("BEGIN")
             check_format(path, connection)
             yield connection
 
@@ -206,7 +208,7 @@ def check_identity(path: Path, connection: sqlite3.Connection, identity: Identit
     stored = reading.read_identity(connection)
     if stored != identity:
         raise StateMismatch(f"journal {path}: {mismatch(stored, identity)}")
-    moved = reading.read_meta(connection, "moved")
+    moved = reading.read_moved(connection)
     if moved is not None:
         raise StateMismatch(
             f"journal {path}: its content moved to {moved}. Run the daemon on the journal that was"
@@ -238,14 +240,14 @@ def describe(identity: Identity) -> str:
     )
 
 
-def check_pages(path: Path, connection: sqlite3.Connection) -> None:
-    """Run SQLite's own check, for at most ``CHECK_TIMEOUT``.
+def check_pages(path: Path, connection: sqlite3.Connection, *, timeout: float) -> None:
+    """Run SQLite's own check; after ``timeout`` seconds give up with a warning.
 
     Raises:
         ValueError: What it found.
         sqlite3.OperationalError: It stumbled.
     """
-    deadline = time.monotonic() + CHECK_TIMEOUT
+    deadline = time.monotonic() + timeout
     connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
     try:
         found = [str(line) for (line,) in connection.execute("PRAGMA quick_check(3)")]
@@ -254,7 +256,7 @@ def check_pages(path: Path, connection: sqlite3.Connection) -> None:
             raise
         logger.warning(
             "journal is too large to be checked whole at start: run `aggregator journal inspect`",
-            extra={"path": str(path), "seconds": CHECK_TIMEOUT},
+            extra={"path": str(path), "seconds": timeout},
         )
         return
     finally:

@@ -88,26 +88,22 @@ def at(path: Path, what: str) -> tuple[str]:
 
 
 def load(connection: sqlite3.Connection) -> Loaded:
-    """Read the whole journal as of one moment.
+    """Read the whole journal as of one moment. Call it inside a transaction.
 
     Raises:
         sqlite3.Error: The file is damaged. So it is with KeyError, TypeError, ValueError and
             OverflowError; callers wrap this in ``damage_reported``.
     """
-    connection.execute("BEGIN")
-    try:
-        refuted = read_refuted(connection)
-        return Loaded(
-            entries=_read_entries(connection, set(refuted)),
-            refuted=refuted,
-            outbox=read_outbox(connection),
-            operators=_read_operators(connection),
-            registry=read_registry(connection),
-            hints=_read_hints(connection),
-            fence=read_fence(connection),
-        )
-    finally:
-        connection.execute("ROLLBACK")
+    refuted = read_refuted(connection)
+    return Loaded(
+        entries=_read_entries(connection, set(refuted)),
+        refuted=refuted,
+        outbox=read_outbox(connection),
+        operators=_read_operators(connection),
+        registry=read_registry(connection),
+        hints=_read_hints(connection),
+        fence=read_fence(connection),
+    )
 
 
 def read_identity(connection: sqlite3.Connection) -> Identity:
@@ -133,6 +129,12 @@ def read_registry(connection: sqlite3.Connection) -> BlockRef | None:
     """Return how far operators are known; errors as ``load``."""
     block = read_meta(connection, "registry")
     return None if block is None else layout.decode_block(block)
+
+
+def read_moved(connection: sqlite3.Connection) -> str | None:
+    """Return where an export took the content, None if it is here; errors as ``load``."""
+    moved = read_meta(connection, "moved")
+    return None if moved is None else layout.text(moved)
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> Json:

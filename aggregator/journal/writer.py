@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from aggregator.journal import content, format as layout
+from aggregator.journal import content
 from aligned.errors import AlignedError, StateDamaged
 
 if TYPE_CHECKING:
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 GROUP = 4096
 """Entries after which a group is closed: some 0.5 MB."""
 
-CHECKPOINT_PAGES = 1000
-"""Estimated pages in the WAL after which they are copied into the main file."""
+CHECKPOINT_SIZE = 4 * 1024 * 1024
+"""Estimated bytes in the WAL after which they are copied into the main file."""
+
+COMMIT_SIZE = 12 * 1024
+"""Estimated bytes of the pages that each commit touches whatever it brings."""
+
+Result = TypeVar("Result")
 
 
 class Append(NamedTuple):
@@ -67,7 +72,7 @@ class Counts:
     """What the writer did since it started. Read by other threads, written by its own."""
 
     commits: int = 0
-    entries: int = 0
+    """Groups made durable; repeats alone need none."""
     checkpoints: int = 0
     busy_since: float | None = None
     """Monotonic time at which the commit began that now runs; None between commits."""
@@ -107,7 +112,7 @@ class Writer:
         self._fail = fail
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._group: list[Work] = []
-        self._pages = 0
+        self._unmerged = 0
         self._thread = Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
@@ -154,7 +159,8 @@ class Writer:
                 self.counts.busy_since = None
                 self._group = []
                 self._report(outcomes)
-            if self._pages >= CHECKPOINT_PAGES:
+            self._unmerged += self.tables.take_size()
+            if self._unmerged >= CHECKPOINT_SIZE:
                 self._checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
         self._checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
@@ -176,26 +182,33 @@ class Writer:
 
     def _commit(self, group: list[Work]) -> list[Outcome]:
         appends = [work for work in group if isinstance(work, Append)]
-        packs = layout.pack((work.entries, work.height) for work in appends)
-        if len(appends) == len(group) and len(packs) <= content.STATEMENT_ROWS:
-            self.tables.insert(packs)  # one statement, which is a transaction of its own
-            outcomes = [Outcome(work, None, None) for work in group]
+        if len(appends) < len(group):
+            outcomes = self._in_transaction(lambda: self._apply_in_order(group))
         else:
-            self._connection.execute("BEGIN IMMEDIATE")
-            outcomes = self._apply_in_order(group)
-            self._connection.execute("COMMIT")
-        entries = sum(work.size for work in appends)
-        self.counts.entries += entries
+            outcomes = [Outcome(work, None, None) for work in group]
+            packs = self.tables.pack_new((work.entries, work.height) for work in appends)
+            if not packs:
+                return outcomes  # repeats of what earlier commits brought
+            if len(packs) <= content.STATEMENT_ROWS:
+                self.tables.insert(packs)  # one statement is a transaction of its own
+            else:
+                self._in_transaction(lambda: self.tables.insert(packs))
         self.counts.commits += 1
-        self._pages += 3 + len(packs) // 8 + entries // 32 + 2 * (len(group) - len(appends))
+        self._unmerged += COMMIT_SIZE
         return outcomes
+
+    def _in_transaction(self, change: Callable[[], Result]) -> Result:
+        self._connection.execute("BEGIN IMMEDIATE")
+        result = change()
+        self._connection.execute("COMMIT")
+        return result
 
     def _apply_in_order(self, group: list[Work]) -> list[Outcome]:
         outcomes = []
         for work in group:
             result, refusal = None, None
             if isinstance(work, Append):
-                self.tables.insert(layout.pack([(work.entries, work.height)]))
+                self.tables.insert(self.tables.pack_new([(work.entries, work.height)]))
             else:
                 try:
                     result = work.apply(self.tables)
@@ -207,7 +220,7 @@ class Writer:
     def _checkpoint(self, statement: str) -> None:
         self._connection.execute(statement).fetchone()
         self.counts.checkpoints += 1
-        self._pages = 0
+        self._unmerged = 0
 
     def _give_up(self, error: StateDamaged | None, cause: BaseException | None) -> None:
         # Never closed, not even when the interpreter ends: see the class.

@@ -200,6 +200,9 @@ class Network:
         await mined(self.anvil, requests)
 
 
+NEW_BATCH_V3 = bytes.fromhex("8801fc966deb2c8f563a103c35c9e80740585c292cd97518587e6e7927e6af55")
+"""Topic of ``NewBatchV3(bytes32 indexed batchMerkleRoot, address senderAddress, ...)``."""
+
 BATCH_VERIFIED = bytes.fromhex("8511746b73275e06971968773119b9601fc501d7bdf3824d8754042d148940e2")
 """Topic of ``BatchVerified(bytes32 indexed batchMerkleRoot, address senderAddress)``."""
 

@@ -63,6 +63,10 @@ class Slot:
     """Its last transaction will not be raised any more: another batch may have the nonce."""
     refused: bool = False
     """A node wants a higher replacement."""
+    is_sent: bool = False
+    """A node took its last row, in this term."""
+    told: set[TransactionHash] = field(default_factory=set)
+    """Receipts that were reported."""
     idle: int = REPEAT
     """Heads since the last broadcast; a new slot is due."""
     unseen: int = 0
@@ -170,7 +174,7 @@ class Ledger:
         slot.rows.append(row)
         slot.since = now
         slot.idle, slot.cheap, slot.useless = REPEAT, 0, 0
-        slot.given_up = slot.refused = False
+        slot.given_up = slot.refused = slot.is_sent = False
         return slot
 
     def drop(self, nonce: int) -> None:
@@ -189,16 +193,21 @@ class Ledger:
         """
         own = self.live(batch_id)
         if own is not None:
-            return _target(own) if own.fate is Fate.OPEN else None
+            return self.target(own.nonce) if own.fate is Fate.OPEN else None
         for nonce in range(self.latest, self.next_nonce):
             slot = self._slots.get(nonce)
-            if slot is None:
-                return Target(nonce, 0, ())
-            if slot.fate is Fate.OPEN and (slot.given_up or not slot.rows):
-                return _target(slot)
+            if slot is None or (slot.fate is Fate.OPEN and (slot.given_up or not slot.rows)):
+                return self.target(nonce)
         if len(self.open_slots) >= max_in_flight:
             return None
-        return Target(self.next_nonce, 0, ())
+        return self.target(self.next_nonce)
+
+    def target(self, nonce: int) -> Target:
+        """Return what the next attempt for a nonce has to surpass."""
+        slot = self._slots.get(nonce)
+        if slot is None or not slot.rows:
+            return Target(nonce, 0, ())
+        return Target(nonce, slot.last.attempt + 1, slot.offers)
 
     def observe(self, facts: Facts, *, now: float) -> list[Slot]:
         """Take in what the chain says; return the slots whose fate changed, by nonce.
@@ -244,10 +253,6 @@ class Ledger:
                 or (slot.fate is Fate.MINED and _is_final(slot, facts))
             )
         ]
-
-
-def _target(slot: Slot) -> Target:
-    return Target(slot.nonce, slot.last.attempt + 1 if slot.rows else 0, slot.offers)
 
 
 def _judge(slot: Slot, facts: Facts, *, ticked: bool) -> bool:

@@ -13,7 +13,7 @@ from aligned.chain.reverts import RevertKind, SendRefusal, revert_of, send_refus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aggregator.chain.fees import Offer, Unaffordable
+    from aggregator.chain.fees import Unaffordable
     from aggregator.outbox import OutboxRow, Survey
     from aligned.chain.reverts import Revert
     from aligned.chain.rpc import RpcError
@@ -105,12 +105,10 @@ def _pays(sender: Address, row: OutboxRow) -> bool:
 
 
 def we_lack(
-    survey: Survey, account: Address, cost: tuple[int, Offer], in_flight: Iterable[OutboxRow]
+    survey: Survey, account: Address, needed: int, in_flight: Iterable[OutboxRow]
 ) -> CannotSend | None:
-    """Return why our account cannot pay ``cost``, gas and its price, beside what is in flight."""
-    gas, offer = cost
+    """Return why our account cannot pay ``needed`` wei beside what is in flight."""
     reserved = sum(row.gas * row.max_fee for row in in_flight)
-    needed = gas * offer.max_fee
     if survey.balance - reserved >= needed:
         return None
     detail = (

@@ -104,7 +104,7 @@ class Server:
             (method, seq), self._header = self._header, None
             if method in self._methods:
                 return Call(method, seq, item)
-            self._output.append(self.reply_error(method, seq, self._cannot_find(method)))
+            self.reply_error(method, seq, self._cannot_find(method))
         return None
 
     def _connect(self, head: bytes) -> bool:
@@ -148,24 +148,34 @@ class Server:
             return f"rpc: can't find service {method}"
         return f"rpc: can't find method {method}"
 
+    @property
+    def has_output(self) -> bool:
+        """Whether ``take_output`` would return anything."""
+        return bool(self._output)
+
     def take_output(self) -> bytes:
-        """Return what is to be sent now, and forget it."""
+        """Return what is to be sent now, in this order, and forget it.
+
+        Replies are encoded when they are given, and the first ones define types for the rest.
+        """
         output = b"".join(self._output)
         self._output.clear()
         return output
 
-    def reply(self, method: str, seq: int, value: int, kind: Basic = Basic.UINT) -> bytes:
-        """Return the bytes that answer call ``seq``. Each reply must be sent, and in this order."""
+    def reply(self, method: str, seq: int, value: int, kind: Basic = Basic.UINT) -> None:
+        """Answer call ``seq`` with a number; see ``take_output``."""
         prefix = self._prefixes.get(method)
         if prefix is None or not seq:
             header = self._reply_header(method, seq, "")
         else:
             header = message(prefix + gob.encode_uint(seq) + b"\0")
-        return header + message(gob.encode_uint(2 * kind) + b"\0" + encode_value(kind, value))
+        body = message(gob.encode_int(kind) + b"\0" + encode_value(kind, value))
+        self._output.append(header + body)
 
-    def reply_error(self, method: str, seq: int, error: str) -> bytes:
-        """Return the bytes that answer call ``seq`` with an error, as ``reply`` does."""
-        return self._reply_header(method, seq, error) + self._outgoing.encode(NOTHING, {})
+    def reply_error(self, method: str, seq: int, error: str) -> None:
+        """Answer call ``seq`` with an error; see ``take_output``."""
+        header = self._reply_header(method, seq, error)
+        self._output.append(header + self._outgoing.encode(NOTHING, {}))
 
     def _reply_header(self, method: str, seq: int, error: str) -> bytes:
         fields: Value = {"ServiceMethod": method, "Seq": seq, "Error": error}

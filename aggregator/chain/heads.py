@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aligned.chain import blocks
 from aligned.chain.rpc import BlockMissing
+from aligned.errors import ChainUnavailable
 from aligned.model import BlockRef
 
 if TYPE_CHECKING:
@@ -75,18 +76,29 @@ class Heads:
         return await self._link(head)
 
     async def _leap(self, head: Header, known: Header) -> Step:
-        """Go on after a time without the chain, too long to link."""
+        """Go on after a time without the chain, too long to link.
+
+        Raises:
+            ChainUnavailable: As for ``_link``; nothing has changed then.
+        """
         (then,) = await blocks.headers(self._rpc, [known.number])
-        if then.hash != known.hash:
-            gone = tuple(BlockRef(number, old) for number, old in self._hashes.items())
-        else:
-            gone = ()
-        self._hashes = {}
-        await self._link(head)
-        return Step(head=head, gone=gone, is_deep=bool(gone))
+        before, self._hashes = self._hashes, {}
+        try:
+            await self._link(head)
+        except ChainUnavailable:
+            self._hashes = before
+            raise
+        moved = then.hash != known.hash
+        gone = tuple(BlockRef(*block) for block in before.items()) if moved else ()
+        return Step(head=head, gone=gone, is_deep=moved)
 
     async def _link(self, head: Header) -> Step:
-        """Read down from ``head`` until its chain meets the known one."""
+        """Read down from ``head`` until its chain meets the known one.
+
+        Raises:
+            BlockMissing: The chain moved meanwhile.
+            ChainUnavailable: No endpoint answers.
+        """
         branch = [head]
         lowest = max(head.number - KEPT + 1, 0)
         while branch[-1].number > lowest and not self._meets(branch[-1]):

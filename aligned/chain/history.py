@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from aligned.chain.logs import Bite, Logs
     from aligned.model import Address, Batch
 
+    Histories = AsyncIterator["History"]
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -26,9 +28,7 @@ class History:
     answered: tuple[Answered, ...]
 
 
-async def scan(
-    logs: Logs, service_manager: Address, first: int, last: int
-) -> AsyncIterator[History]:
+async def scan(logs: Logs, service_manager: Address, first: int, last: int) -> Histories:
     """Yield the range part by part, ascending.
 
     Raises:

@@ -138,6 +138,12 @@ class Batches:
                     self._orphans_of[operator_id] -= 1
                 self._tell(batch_id)
 
+    def date_orphans(self, height: int) -> None:
+        """Let signatures without a batch that came before any head was seen age from ``height``."""
+        for state in self._states.values():
+            if state.batch is None and not state.orphan_since:
+                state.orphan_since = height
+
     # What the chain told.
 
     def open(self, batch: Batch) -> None:

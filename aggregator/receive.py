@@ -16,7 +16,7 @@ from aggregator.ports import ReplyCode
 from aligned.model import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from aggregator.batches import Batches
     from aggregator.ports import Caller, Clock, KnownOperator, Registry, Standing
@@ -33,6 +33,12 @@ MAX_HELD = 4096
 
 MAX_FAILURES = 3
 """Signatures that do not verify before their connection is closed."""
+
+HIGH_WATER = 8192
+"""Signatures that are not durable yet at which ingress is told to stop reading."""
+
+LOW_WATER = 4096
+"""And at which it may go on."""
 
 UNKNOWN_OPERATOR = "operator is not registered as of the latest block; retry"
 OVER_QUOTA = "too many batches that are not on chain; retry"
@@ -94,14 +100,27 @@ class Received:
     """When each operator's latest verified response arrived; clock of the stage."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """The stages around this one."""
+
+    check: Callable[[Incoming], None]
+    """Queues a signature for its verdict, which comes back through ``judge``."""
+    commit: Callable[[Incoming], None]
+    """Queues a verified signature; whoever commits it calls ``done``."""
+    pause: Callable[[], None]
+    """Too much waits to be durable: stop reading."""
+    resume: Callable[[], None]
+    """There is room again."""
+
+
 class Intake:
     """Takes responses from ingress; implements ``Receiver``.
 
     Args:
         batches: The memory.
         registry: Known operators.
-        check: Queues a signature for its verdict, which comes back through ``judge``.
-        commit: Queues a verified signature; whoever commits it calls ``done``.
+        neighbours: The stages around.
         clock: Seconds.
     """
 
@@ -109,15 +128,15 @@ class Intake:
         self,
         batches: Batches,
         registry: Registry,
-        *,
-        check: Callable[[Incoming], None],
-        commit: Callable[[Incoming], None],
+        neighbours: Neighbours,
         clock: Clock,
     ) -> None:
         self._batches = batches
         self._registry = registry
-        self._check = check
-        self._commit = commit
+        self._check = neighbours.check
+        self._commit = neighbours.commit
+        self._neighbours = neighbours
+        self._paused = False
         self._clock = clock
         self._incoming: dict[Entry, Incoming] = {}
         self._held: list[Held] = []
@@ -154,6 +173,9 @@ class Intake:
             return
         incoming = Incoming(entry, known.key, caller.standing, (caller, seq), self._clock())
         self._incoming[entry] = incoming
+        if len(self._incoming) >= HIGH_WATER and not self._paused:
+            self._paused = True
+            self._neighbours.pause()
         if self._batches.signature(entry.batch_id, entry.operator_id) == entry.signature:
             # Verified before, so no pairing; but only an own commit is a reason to answer.
             self.received.repeated += 1
@@ -185,11 +207,11 @@ class Intake:
             self._commit(incoming)
         else:  # others of the same operator were admitted while this one was checked
             self.received.over_quota += 1
-            del self._incoming[incoming.entry]
+            self._finish(incoming)
             incoming.fail(OVER_QUOTA)
 
     def _refuse(self, incoming: Incoming) -> None:
-        del self._incoming[incoming.entry]
+        self._finish(incoming)
         self.received.refused += len(incoming.calls)
         callers = Counter(caller for caller, _ in incoming.calls)
         for caller in callers:
@@ -207,14 +229,20 @@ class Intake:
 
     def done(self, incoming: Incoming) -> None:
         """Answer a signature that is durable."""
-        del self._incoming[incoming.entry]
+        self._finish(incoming)
         self.received.accepted += len(incoming.calls)
         incoming.answer(ReplyCode.ACCEPTED)
 
     def given_up(self, incoming: Incoming) -> None:
         """Hang up on a signature whose commit was not confirmed; its operator sends it again."""
-        del self._incoming[incoming.entry]
+        self._finish(incoming)
         incoming.hang_up()
+
+    def _finish(self, incoming: Incoming) -> None:
+        del self._incoming[incoming.entry]
+        if self._paused and len(self._incoming) <= LOW_WATER:
+            self._paused = False
+            self._neighbours.resume()
 
     # Operators that are not known yet.
 
@@ -226,13 +254,13 @@ class Intake:
         self.received.held += 1
         self._held.append(Held(response, caller, seq, self._clock()))
 
-    def recheck(self, read_since: float | None) -> None:
+    def recheck(self, asked: Collection[OperatorId], began: float) -> None:
         """Look again at held calls.
 
         Args:
-            read_since: When the last complete reading of the registry began, on the stage's
-                clock: a call that arrived before then and whose operator is still unknown gets
-                its error. None: there was none yet.
+            asked: Operators that the chain was just asked about: whose call came before that and
+                who is still unknown gets an error.
+            began: When asking began, on the stage's clock.
         """
         if not self._held:
             return
@@ -242,7 +270,7 @@ class Intake:
             known = self._registry.operator(call.response.operator_id)
             if known is not None:
                 self.receive(call.response, call.caller, call.seq)
-            elif (read_since is not None and call.since < read_since) or (
+            elif (call.response.operator_id in asked and call.since < began) or (
                 now - call.since >= HOLD_SECONDS
             ):
                 self.received.unknown_operator += 1

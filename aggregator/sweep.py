@@ -72,7 +72,7 @@ def settled(batches: Batches, progress: Progress) -> Settled:
         elif state.batch is not None:
             if state.batch.created.number < progress.oldest:
                 expired.append(state.batch_id)
-        elif (state.orphan_since or 0) + ORPHAN_BLOCKS <= progress.height:
+        elif state.orphan_since and state.orphan_since + ORPHAN_BLOCKS <= progress.height:
             orphans.append(state.batch_id)
     return Settled(tuple(final), tuple(expired), tuple(orphans))
 
@@ -96,6 +96,7 @@ class Sweeper:
 
     async def sweep(self, progress: Progress) -> None:
         """Forget what ``progress`` settles: store first, so that nothing comes back from there."""
+        self._batches.date_orphans(progress.height)
         gone = settled(self._batches, progress)
         everything = gone.final + gone.expired + gone.orphans
         if not everything:

@@ -5,7 +5,9 @@ import pytest
 from aggregator.batches import ORPHAN_QUOTA, Batches
 from aggregator.ports import ReplyCode
 from aggregator.receive import (
+    HIGH_WATER,
     HOLD_SECONDS,
+    LOW_WATER,
     MAX_FAILURES,
     MAX_HELD,
     OVER_QUOTA,
@@ -13,6 +15,7 @@ from aggregator.receive import (
     UNKNOWN_OPERATOR,
     Incoming,
     Intake,
+    Neighbours,
 )
 from tests.fakes.builders import a_batch_id, batch, entry, operator_id, response, signature
 from tests.fakes.stages import DictRegistry, ManualClock, RecordingCaller
@@ -29,12 +32,17 @@ class Bench:
         self.clock = ManualClock()
         self.checking: list[Incoming] = []
         self.committing: list[Incoming] = []
+        self.valve: list[str] = []
         self.intake = Intake(
             self.batches,
             self.registry,
-            check=self.checking.append,
-            commit=self.committing.append,
-            clock=self.clock,
+            Neighbours(
+                check=self.checking.append,
+                commit=self.committing.append,
+                pause=lambda: self.valve.append("pause"),
+                resume=lambda: self.valve.append("resume"),
+            ),
+            self.clock,
         )
         self.caller = RecordingCaller()
 
@@ -166,11 +174,11 @@ def test_the_quota_holds_for_what_was_checked_at_once(bench: Bench) -> None:
 
 def test_an_unknown_operator_is_held_until_it_is_registered(bench: Bench) -> None:
     bench.intake.receive(response(by=9), bench.caller, 1)
-    bench.intake.recheck(read_since=bench.clock() - 1)
+    bench.intake.recheck([operator_id(9)], began=bench.clock() - 1)
     assert bench.caller.replies == []
     assert bench.intake.held_operators == [operator_id(9)]
     bench.registry.register(9)
-    bench.intake.recheck(read_since=bench.clock() - 1)
+    bench.intake.recheck([], began=bench.clock() - 1)
     bench.judge_all()
     bench.commit_all()
     assert bench.caller.replies == [(1, ACCEPTED)]
@@ -180,7 +188,9 @@ def test_an_unknown_operator_is_held_until_it_is_registered(bench: Bench) -> Non
 def test_an_operator_unknown_at_a_later_head_gets_an_error_to_try_again(bench: Bench) -> None:
     bench.intake.receive(response(by=9), bench.caller, 1)
     bench.clock.advance(2)
-    bench.intake.recheck(read_since=bench.clock())
+    bench.intake.recheck([operator_id(8)], began=bench.clock())
+    assert bench.caller.replies == []
+    bench.intake.recheck([operator_id(9)], began=bench.clock())
     assert bench.caller.replies == [(1, UNKNOWN_OPERATOR)]
 
 
@@ -188,10 +198,10 @@ def test_an_operator_unknown_at_a_later_head_gets_an_error_to_try_again(bench: B
 def test_while_the_chain_is_away_unknown_operators_wait(bench: Bench, waited: float) -> None:
     bench.intake.receive(response(by=9), bench.caller, 1)
     bench.clock.advance(waited)
-    bench.intake.recheck(read_since=None)
+    bench.intake.recheck([], began=bench.clock())
     assert bench.caller.replies == []
     bench.clock.advance(HOLD_SECONDS)
-    bench.intake.recheck(read_since=None)
+    bench.intake.recheck([], began=bench.clock())
     assert bench.caller.replies == [(1, UNKNOWN_OPERATOR)]
 
 
@@ -205,3 +215,17 @@ def test_a_connection_that_went_away_is_no_longer_held(bench: Bench) -> None:
     bench.intake.receive(response(by=9), bench.caller, 1)
     bench.intake.dropped(bench.caller)
     assert bench.intake.held_operators == []
+
+
+def test_ingress_pauses_while_too_much_is_not_durable(bench: Bench) -> None:
+    bench.batches.open(batch(1))
+    for by in range(10, 10 + HIGH_WATER):
+        bench.registry.register(by)
+        assert bench.valve == []
+        bench.intake.receive(response(1, by), bench.caller, by)
+    assert bench.valve == ["pause"]
+    bench.judge_all()
+    while bench.intake.unfinished > LOW_WATER:
+        assert bench.valve == ["pause"]
+        bench.intake.done(bench.committing.pop())
+    assert bench.valve == ["pause", "resume"]

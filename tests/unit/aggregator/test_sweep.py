@@ -51,3 +51,12 @@ def test_signatures_without_a_batch_go_by_chain_progress(since: int, goes: bool)
     batches = Batches()
     batches.keep([entry(7)], height=since)
     assert settled(batches, PROGRESS).orphans == ((a_batch_id(7),) if goes else ())
+
+
+def test_signatures_that_came_while_the_chain_was_away_age_from_the_first_head() -> None:
+    batches = Batches()
+    batches.keep([entry(7)], height=0)
+    assert settled(batches, PROGRESS).orphans == ()
+    batches.date_orphans(PROGRESS.height)
+    later = Progress(height=PROGRESS.height + ORPHAN_BLOCKS, finalized=9_936, oldest=5_000)
+    assert settled(batches, later).orphans == (a_batch_id(7),)

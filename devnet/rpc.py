@@ -17,12 +17,14 @@ class CallFailed(Exception):
     """The node answered a call with an error.
 
     Attributes:
+        error: As the node sent it.
         code: JSON-RPC error code.
         data: The error's data, e.g. revert bytes as hex.
     """
 
     def __init__(self, method: str, error: dict[str, Any]) -> None:
         super().__init__(f"{method}: {error.get('message')}")
+        self.error = error
         self.code: int = error.get("code", 0)
         self.data: Any = error.get("data")
 

@@ -61,19 +61,24 @@ def assemble(
     if not signers:
         msg = "no member signed"
         raise ValueError(msg)
-    absent = tuple(member for member in members if member not in signatures)
+    non_signers = tuple(absent(operators, signatures))
     return Certificate(
         merkle_root=batch.merkle_root,
         sender=batch.sender,
         batch_id=batch.batch_id,
         created=batch.created,
-        non_signers=absent,
-        non_signer_keys=tuple(found[member].operator.g1 for member in absent),
+        non_signers=non_signers,
+        non_signer_keys=tuple(found[member].operator.g1 for member in non_signers),
         quorum_apk=sum_g1(entry.operator.g1 for entry in found.values()),
         signers_apk_g1=sum_g1(found[member].operator.g1 for member in signers),
         apk_g2=backend.sum_keys([found[member].key for member in signers]),
         sigma=Signature(sum_g1(G1Point(signatures[member]) for member in signers)),
     )
+
+
+def absent(operators: OperatorSet, signatures: Mapping[OperatorId, Signature]) -> list[OperatorId]:
+    """Return the members that did not sign, ascending."""
+    return [member for member in sorted(operators.stakes) if member not in signatures]
 
 
 def holds(certificate: Certificate, backend: Backend) -> bool:

@@ -24,6 +24,17 @@ class Kind(StrEnum):
     """A transfer of nothing to ourselves that uses up a nonce."""
 
 
+class Standing(StrEnum):
+    """What the outbox does about a batch."""
+
+    FREE = "free"
+    """Nothing: no nonce answers it."""
+    UNDER_WAY = "under way"
+    """A nonce answers it, or may still do so."""
+    STALE = "stale"
+    """A nonce has an answer built for another block: it is to be replaced."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
     """One signed transaction."""

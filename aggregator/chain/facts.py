@@ -30,7 +30,7 @@ _CHUNK = 100
 """Calls in one request: what providers take."""
 
 
-class Heads(Protocol):
+class HeadSource(Protocol):
     """The watcher's view of the chain's tip."""
 
     @property
@@ -65,7 +65,9 @@ class Node:
         heads: The tip.
     """
 
-    def __init__(self, rpc: Rpc, service_manager: Address, indexes: Indexes, heads: Heads) -> None:
+    def __init__(
+        self, rpc: Rpc, service_manager: Address, indexes: Indexes, heads: HeadSource
+    ) -> None:
         self._rpc = rpc
         self._contract = service_manager
         self._indexes = indexes

@@ -13,6 +13,7 @@ from aggregator.chain.nonces import Fate
 from aggregator.chain.pen import Account, Counters, Fence, Pen
 from aggregator.chain.plan import Cancel, GiveUp, Raise, Repeat, plan
 from aggregator.chain.quote import quote
+from aggregator.outbox import Standing
 from aggregator.parking import ADVICE, CannotSend, Reason
 from aligned.chain.rpc import RpcError
 from aligned.errors import Unavailable
@@ -20,14 +21,14 @@ from aligned.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aggregator.chain.facts import Heads, Node
+    from aggregator.chain.facts import HeadSource, Node
     from aggregator.chain.nonces import Facts, Slot
     from aggregator.chain.plan import Action, Rules
     from aggregator.chain.signer import Signer
     from aggregator.outbox import OutboxRow, Survey
     from aggregator.ports import Clock, Store
     from aligned.chain.rpc import Rpc
-    from aligned.model import Address, Batch, BatchId, OperatorId, Term, Wei
+    from aligned.model import Address, Batch, BatchId, OperatorId, Term, TransactionHash, Wei
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Transactor:
         rpc: Rpc,
         store: Store,
         signer: Signer | None,
-        heads: Heads,
+        heads: HeadSource,
         terms: Terms,
         clock: Clock,
     ) -> None:
@@ -114,6 +115,8 @@ class Transactor:
         self.counters = Counters()
         self.blocked: CannotSend | None = None
         """Why no answer is sent at all; None if answers are sent."""
+        self.balance: Wei | None = None
+        """Of our account, at the last look."""
 
     def begin(self, term: Term, holder: str, rows: Sequence[OutboxRow], desk: Desk) -> None:
         """Start over with the outbox that claiming ``term`` returned."""
@@ -151,16 +154,13 @@ class Transactor:
             return 0
         return self._pen.ledger.room(self._terms.max_in_flight)
 
-    def is_under_way(self, batch: Batch) -> bool:
-        """Tell whether a nonce answers ``batch``, or may still do so.
-
-        Not if all that is signed for it was built for another block: that is replaced.
-        """
+    def standing(self, batch: Batch) -> Standing:
+        """Tell what the outbox does about ``batch``."""
         slot = None if self._pen is None else self._pen.ledger.live(batch.batch_id)
         if slot is None:
-            return False
-        is_stale = slot.last.batch_id == batch.batch_id and slot.last.created != batch.created
-        return not (slot.fate is Fate.OPEN and is_stale)
+            return Standing.FREE
+        is_other = slot.last.batch_id == batch.batch_id and slot.last.created != batch.created
+        return Standing.STALE if slot.fate is Fate.OPEN and is_other else Standing.UNDER_WAY
 
     async def survey(self, batch: Batch, non_signers: Sequence[OperatorId]) -> Survey:
         """Return what the chain says right before ``batch`` is answered: one round trip.
@@ -174,10 +174,11 @@ class Transactor:
         except RpcError as refusal:
             raise CannotSend(Reason.NO_QUORUM_DATA, f"indices: {refusal.message}") from refusal
 
-    async def answer(self, batch: Batch, data: bytes, survey: Survey) -> None:
+    async def answer(self, batch: Batch, data: bytes, survey: Survey) -> TransactionHash | None:
         """Simulate an answer, sign it, record it, broadcast it: two round trips.
 
-        It is seen through by ``run``, whatever the nodes say to the broadcast.
+        It is seen through by ``run``, whatever the nodes say to the broadcast. Returns its hash;
+        None while observing.
 
         Args:
             batch: What is answered.
@@ -199,10 +200,11 @@ class Transactor:
         if (pen := self._pen) is None:
             facts = {"batch": batch.batch_id, "gas": gas, "base_fee": survey.base_fee}
             logger.info("observing: this answer would be sent", extra=facts)
-            return
+            return None
         async with pen.lock:
             row = await self._sign(pen, batch, data, survey, (gas, bound))
         await pen.broadcast(row)
+        return row.hash
 
     async def _sign(
         self, pen: Pen, batch: Batch, data: bytes, survey: Survey, cost: tuple[int, Wei | None]
@@ -284,6 +286,7 @@ class Transactor:
         term = self._begun
         pen = term.pen or await self._adopt(term)
         facts = await self._node.facts(pen.account.address, pen.ledger)
+        self.balance = facts.balance
         for slot in pen.ledger.observe(facts, now=self._clock()):
             await self._tell(slot, term)
         if term.admitted or await self._admit(term, pen):

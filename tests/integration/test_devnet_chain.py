@@ -62,8 +62,8 @@ async def test_every_test_finds_the_chain_as_deployed(chain: Network) -> None:
     await chain.anvil.mine(3)
     await chain.anvil.revert(snapshot)
     assert await chain.anvil.head() == before
-    await chain.node.call("eth_sendTransaction", transaction(OWNER, OWNER, b"", gas=21_000))
-    assert await chain.anvil.head() == before + 1
+    assert await chain.anvil.pool() == []
+    assert await chain.node.call("anvil_getAutomine") is True
 
 
 async def test_a_batch_needs_a_balance_that_covers_its_fee_limit(chain: Network) -> None:

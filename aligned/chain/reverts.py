@@ -226,7 +226,7 @@ _REFUSALS: Final = (
     ("nonce is too low", SendRefusal.NONCE_TOO_LOW),
     ("less than block base fee", SendRefusal.BELOW_BASE_FEE),  # geth, reth, anvil
     ("below base fee", SendRefusal.BELOW_BASE_FEE),
-    ("current base fee", SendRefusal.BELOW_BASE_FEE),  # besu
+    ("current base", SendRefusal.BELOW_BASE_FEE),  # besu
     ("fee cap less than", SendRefusal.BELOW_BASE_FEE),  # erigon: "fee cap less than block base fee"
     ("feetoolow", SendRefusal.BELOW_BASE_FEE),  # nethermind
     ("fee too low", SendRefusal.BELOW_BASE_FEE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +31,9 @@ def tune_listening(sock: Tunable) -> None:
 def tune(sock: Tunable) -> None:
     """Notice dead peers within about a minute, and send replies at once."""
     for level, name, value in _options():
-        sock.setsockopt(level, name, value)
+        # Some systems refuse options on a connection that the peer has reset already.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, name, value)
 
 
 def _options() -> Iterator[tuple[int, int, int]]:

@@ -19,8 +19,6 @@ from aligned.model import Address, BatchId, OperatorId, Response, batch_id
 from aligned.wire import gob, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aligned.wire.gob_stream import Item
     from aligned.wire.gob_types import Types
 
@@ -52,9 +50,9 @@ class Memory:
     """Parts of responses seen lately, shared by all connections; bounded."""
 
     def __init__(self, size: int = 1024) -> None:
-        self.batch_id: Callable[[bytes, Address], BatchId] = lru_cache(size)(batch_id)
-        self.head: Callable[[bytes], Head | None] = lru_cache(size)(self._head)
-        self.operator_id: Callable[[bytes], OperatorId | None] = lru_cache(size)(_operator_id)
+        self.batch_id = lru_cache(size)(batch_id)
+        self.head = lru_cache(size)(self._head)
+        self.operator_id = lru_cache(size)(_operator_id)
 
     def _head(self, data: bytes) -> Head | None:
         parts: list[bytes] = []
@@ -76,7 +74,10 @@ def _operator_id(data: bytes) -> OperatorId | None:
 
 
 def _bytes(data: bytes, at: int, length: int) -> tuple[bytes, int]:
-    """Return ``length`` gob integers below 256 as bytes, or fewer if there is anything unusual."""
+    """Return ``length`` gob integers below 256 as bytes, and the offset behind them.
+
+    Anything unusual gives an offset beyond the end, which fits nothing.
+    """
     found = bytearray()
     end = len(data)
     while len(found) < length and at < end:
@@ -88,7 +89,7 @@ def _bytes(data: bytes, at: int, length: int) -> tuple[bytes, int]:
             byte = data[at]
         found.append(byte)
         at += 1
-    return bytes(found), at if len(found) == length else -1
+    return bytes(found), at if len(found) == length else end + 1
 
 
 class ResponseReader:

@@ -42,6 +42,7 @@ class Incoming:
         self.types = Types()
         self._buffer = b""
         self._at = 0
+        self._defining = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream, as many as came."""
@@ -52,8 +53,8 @@ class Incoming:
 
     @property
     def pending(self) -> bool:
-        """Whether bytes wait: a part of a message, or messages that were not asked for yet."""
-        return self._at < len(self._buffer)
+        """Whether bytes wait, or definitions came and their value did not."""
+        return self._defining or self._at < len(self._buffer)
 
     def next_item(self) -> Item | None:
         """Return the next value, or None until more bytes come.
@@ -63,7 +64,8 @@ class Incoming:
         """
         while (data := self.next_message()) is not None:
             type_id, at = gob.read_int(data, 0)
-            if type_id >= 0:
+            self._defining = type_id < 0
+            if not self._defining:
                 return Item(type_id, data, at)
             self.types.define(-type_id, data, at)
         return None

@@ -10,7 +10,7 @@ from aggregator.journal.journal import Journal
 from aligned.model import Address, BlockHash, Identity
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def identity() -> Identity:
     return Identity(
         chain_id=1,

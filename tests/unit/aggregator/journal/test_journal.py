@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aggregator.journal.content import STATEMENT_ROWS
 from aggregator.journal.format import Fence
@@ -415,9 +415,7 @@ steps = st.one_of(
 
 
 @given(script=st.lists(steps, max_size=25))
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=60)
 def test_the_file_holds_what_a_set_would(
     script: list[tuple[str, int, int]], identity: Identity, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,0 +1,250 @@
+"""The command line.
+
+Exit codes: 0 done, or stopped by SIGTERM; 2 for a configuration or arguments that cannot be used;
+1 for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from aggregator import configure
+from aggregator.goconfig.command import import_go_config
+from aggregator.journal import inspect as journals
+from aggregator.journalview import as_text, described
+from aggregator.settings import LogFormat
+from aggregator.telemetry import logs
+from aligned.errors import AlignedError, BadConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aggregator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FILE = click.Path(path_type=Path)
+"""Looked at where it is read, so that the message names the key or the file."""
+
+
+class Commands(click.Group):
+    """Turns our errors into lines on standard error and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see the module for exit codes."""
+        try:
+            return super().invoke(ctx)
+        except BadConfiguration as error:
+            _end(ctx, error, 2)
+        except AlignedError as error:
+            _end(ctx, error, 1)
+
+
+def _end(ctx: click.Context, error: AlignedError, code: int) -> None:
+    click.echo(str(error), err=True)
+    ctx.exit(code)
+
+
+def _examples(*lines: str) -> str:
+    """Return an epilog that click does not wrap."""
+    return "\n  ".join(("\b\nExamples:", *lines))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples(
+        "aggregator config import --go-config config-aggregator.yaml --output aggregator.yaml",
+        "aggregator config check aggregator.yaml",
+        "aggregator run --config aggregator.yaml",
+    ),
+)
+@click.version_option(package_name="aligned-aggregator-operator", prog_name="aggregator")
+def aggregator() -> None:
+    """Collect operators' signatures and answer for each batch on chain.
+
+    Coming from Aligned's Go aggregator, begin with `config import`; otherwise with
+    examples/aggregator-config.yaml. Any setting can be overridden by the environment, for example
+    ALIGNED_CHAIN__POLL_INTERVAL=1s.
+    """
+
+
+@aggregator.command(
+    epilog=_examples(
+        "aggregator run --config aggregator.yaml",
+        "ALIGNED_SUBMISSION__MODE=observe aggregator run --config aggregator.yaml",
+    )
+)
+@click.option("--config", required=True, type=FILE, help="The configuration file.")
+@click.pass_context
+def run(ctx: click.Context, config: Path) -> None:
+    """Run the aggregator until SIGTERM or SIGINT.
+
+    Log lines go to standard error. The exit code is 0 after SIGTERM, 2 when the configuration
+    cannot be used, and 1 otherwise.
+    """
+    logs.configure(LogFormat.JSON, "warning")
+    settings = configure.load(config, ctx.obj)
+    logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
+    error = _serve(settings)
+    if error is not None:
+        facts = {"kind": type(error).__name__, "why": str(error)}
+        logger.critical("the aggregator stops", extra=facts)
+        ctx.exit(1)
+
+
+def _serve(settings: Settings) -> AlignedError | None:
+    """Run the daemon; return what ended it, None where it was told to stop.
+
+    Raises:
+        BadConfiguration: What it was configured with cannot be used after all.
+    """
+    from aggregator import app  # noqa: PLC0415 - imports web3: a second that other commands save
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(app.run(settings))
+    except BadConfiguration:
+        raise
+    except AlignedError as error:
+        return error
+    return None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return uvloop's where it is installed: half the CPU per socket read."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+@aggregator.group()
+def config() -> None:
+    """Check a configuration, or make one from the Go aggregator's."""
+
+
+@config.command(epilog=_examples("aggregator config check aggregator.yaml"))
+@click.argument("file", type=FILE)
+@click.pass_obj
+def check(environment: Mapping[str, str], file: Path) -> None:
+    """Show what FILE and the environment amount to, or everything that is wrong.
+
+    Secrets are not shown: of URLs only the host, of other secrets only the path of the file.
+    """
+    logs.configure(LogFormat.TEXT, "warning")
+    settings = configure.load(file, environment)
+    shown = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=100)
+    click.echo(f"{shown}# OK: {file} can be used")
+
+
+@config.command(
+    "import",
+    epilog=_examples(
+        "cd aligned_layer    # where the Go aggregator is started",
+        "aggregator config import --go-config config-files/config-aggregator.yaml \\",
+        "    --output /etc/aggregator/aggregator.yaml",
+    ),
+)
+@click.option("--go-config", required=True, type=FILE, help="Its YAML file.")
+@click.option(
+    "--aligned-deployment", type=FILE, help="Its deployment JSON, if not the one the file names."
+)
+@click.option("--output", type=FILE, help="File to write. Default: standard output.")
+@click.option("--chain-id", type=click.IntRange(min=1), help="Default: asked from the endpoint.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+def import_config(
+    *,
+    go_config: Path,
+    aligned_deployment: Path | None,
+    output: Path | None,
+    chain_id: int | None,
+    force: bool,
+) -> None:
+    """Make a configuration from that of Aligned's Go aggregator.
+
+    Relative paths in the Go file count from the current folder, as they do for the Go program. A
+    password in it goes into a file of its own beside the output. What was changed or ignored is
+    told on standard error.
+    """
+    text, notes = import_go_config(
+        go_config, aligned_deployment, output=output, chain_id=chain_id, force=force
+    )
+    if output is None:
+        click.echo(text, nl=False)
+    for note in notes:
+        click.echo(note, err=True)
+
+
+@aggregator.group()
+def journal() -> None:
+    """Look into a journal, back it up, move it, or merge another one into it."""
+
+
+@journal.command(
+    epilog=_examples(
+        "aggregator journal inspect aggregator.db",
+        "aggregator journal inspect aggregator.db -o json | jq .batches",
+    )
+)
+@click.argument("journal_file", metavar="JOURNAL", type=FILE)
+@click.option(
+    "-o", "output", type=click.Choice(["text", "json"]), default="text", help="Form of the output."
+)
+def inspect(journal_file: Path, output: str) -> None:
+    """Check JOURNAL and say what it holds. The aggregator may be running."""
+    summary = journals.summary(journal_file)
+    if output == "json":
+        click.echo(json.dumps(described(summary), indent=2))
+    else:
+        click.echo(as_text(summary))
+
+
+@journal.command(
+    epilog=_examples(
+        "aggregator journal export aggregator.db moved.jsonl",
+        "aggregator journal export --keep aggregator.db backup.jsonl",
+    )
+)
+@click.argument("journal_file", metavar="JOURNAL", type=FILE)
+@click.argument("output", type=FILE)
+@click.option("--keep", is_flag=True, help="A backup: JOURNAL stays in use.")
+def export(*, journal_file: Path, output: Path, keep: bool) -> None:
+    """Write all of JOURNAL to OUTPUT and mark it as moved.
+
+    A journal that was moved is refused by `aggregator run`, because two aggregators with the same
+    transactions would answer against each other. Stop the aggregator first; with --keep it may
+    run on.
+    """
+    summary = journals.export(journal_file, output, keep=keep)
+    moved = f"; {journal_file} is marked as moved: import {output} where it goes on"
+    click.echo(
+        f"{output} holds {summary.signatures} signatures of {len(summary.batches)} batches and"
+        f" {len(summary.outbox)} transactions{'' if keep else moved}"
+    )
+
+
+@journal.command(
+    "import", epilog=_examples("aggregator journal import /data/aggregator.db moved.jsonl")
+)
+@click.argument("journal_file", metavar="JOURNAL", type=FILE)
+@click.argument("source", type=FILE)
+def import_journal(journal_file: Path, source: Path) -> None:
+    """Merge what SOURCE, made by export, holds into JOURNAL.
+
+    Nothing is replaced: the result is the union of both, and repeating it changes nothing. JOURNAL
+    is created if it is absent. Stop the aggregator first.
+    """
+    merged = journals.import_(journal_file, source)
+    click.echo(
+        f"added to {journal_file}: {merged.signatures} signatures, {merged.outbox} transactions,"
+        f" {merged.refuted} refuted signatures"
+    )

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import logging
+import stat
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from aggregator import configure
+from aggregator.cli import aggregator
+from aligned.errors import AlignedError, BadConfiguration, ChainUnavailable, StateDamaged
+from tests.fakes.configuration import right, write
+from tests.fakes.goaggregator import LATE, V10, checkout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aggregator.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture(autouse=True)
+def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*arguments: object, environment: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(aggregator, [str(each) for each in arguments], obj=environment or {})
+
+
+class Daemon:
+    """Stands in for ``aggregator.app``."""
+
+    def __init__(self) -> None:
+        self.settings: list[Settings] = []
+        self.error: AlignedError | None = None
+
+    async def run(self, settings: Settings) -> None:
+        logging.getLogger("aggregator.app").info("running")
+        self.settings.append(settings)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    fake = Daemon()
+    module = ModuleType("aggregator.app")
+    module.run = fake.run  # type: ignore[attr-defined]  # a module made here has what is put in
+    monkeypatch.setitem(sys.modules, "aggregator.app", module)
+    monkeypatch.setattr("aggregator.app", module, raising=False)
+    return fake
+
+
+# run
+
+
+def test_run_ends_with_0_when_told_to_stop(daemon: Daemon, tmp_path: Path) -> None:
+    file = write(tmp_path, right())
+    result = call("run", "--config", file, environment={"ALIGNED_CHAIN__POLL_INTERVAL": "1s"})
+    assert result.exit_code == 0
+    assert [settings.chain.poll_interval for settings in daemon.settings] == [1.0]
+    assert json.loads(result.stderr)["event"] == "running"
+
+
+def test_run_ends_with_2_and_all_problems_of_the_configuration(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    file = write(tmp_path, right(chain__poll_interval="often", listen__address="8090"))
+    result = call("run", "--config", file)
+    assert result.exit_code == 2
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+        "chain.poll_interval",
+        "listen.address",
+    ]
+    assert daemon.settings == []
+
+
+def test_a_configuration_found_wrong_later_ends_with_2_too(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.error = BadConfiguration(("listen.address: is taken", "telemetry.address: is taken"))
+    result = call("run", "--config", write(tmp_path, right(telemetry={"log_level": "error"})))
+    assert result.exit_code == 2
+    assert result.stderr == "listen.address: is taken\ntelemetry.address: is taken\n"
+
+
+@pytest.mark.parametrize("error", [StateDamaged("journal\nbroken"), ChainUnavailable("nobody")])
+def test_anything_else_ends_with_1_and_one_line(
+    daemon: Daemon, tmp_path: Path, error: AlignedError
+) -> None:
+    daemon.error = error
+    result = call("run", "--config", write(tmp_path, right(telemetry={"log_level": "error"})))
+    assert result.exit_code == 1
+    line = json.loads(result.stderr)
+    assert (line["level"], line["kind"]) == ("critical", type(error).__name__)
+    assert line["why"] == str(error)
+
+
+def test_a_rendered_file_warns_in_the_form_of_the_logs(daemon: Daemon, tmp_path: Path) -> None:
+    result = call("run", "--config", write(tmp_path, right(rendered_by="controller", new=1)))
+    assert result.exit_code == 0
+    first, _ = (json.loads(line) for line in result.stderr.splitlines())
+    assert (first["level"], first["setting"]) == ("warning", "new")
+
+
+# config check
+
+
+def test_check_shows_what_is_in_force_without_secrets(tmp_path: Path) -> None:
+    endpoints = [{"name": "a", "url": "https://rpc.example/hunter2"}]
+    file = write(tmp_path, right(chain__endpoints=endpoints))
+    result = call("config", "check", file, environment={"ALIGNED_LISTEN__MAX_CONNECTIONS": "9"})
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"# OK: {file} can be used\n")
+    shown = yaml.safe_load(result.stdout)
+    assert shown["listen"]["max_connections"] == 9
+    assert shown["aggregation"]["expiry"] == "168h"
+    assert shown["chain"]["endpoints"][0]["url"] == "https://rpc.example/(redacted)"
+    assert "hunter2" not in result.output
+
+
+def test_check_ends_with_2_when_something_is_wrong(tmp_path: Path) -> None:
+    result = call("config", "check", write(tmp_path, right(submission__bump_percent=5)))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("submission.bump_percent: must be greater than or equal to 13")
+    assert result.stdout == ""
+
+
+def test_check_of_a_missing_file_says_so() -> None:
+    result = call("config", "check", "none.yaml")
+    assert result.exit_code == 2
+    assert result.stderr == "none.yaml: cannot be read: No such file or directory\n"
+
+
+# config import
+
+
+def test_import_writes_files_that_only_the_owner_may_read(tmp_path: Path) -> None:
+    config = checkout(tmp_path, LATE)
+    (tmp_path / "etc").mkdir()
+    result = call(
+        "config", "import", "--go-config", config.relative_to(tmp_path), "--output",
+        "etc/mine.yaml", "--chain-id", "31337",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    output, password = tmp_path / "etc/mine.yaml", tmp_path / "etc/mine.password"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (output, password)] == [0o600] * 2
+    assert password.read_text() == "0123"
+    settings = configure.load(output, {})
+    assert settings.signer is not None
+    assert settings.signer.type == "keystore"
+    assert settings.signer.password_file == password
+    assert settings.journal.path == tmp_path / "etc/aggregator.db"
+    assert f"wrote {password}" in result.stderr
+    assert "0123" not in result.output
+    assert result.stdout == ""
+    assert call("config", "check", output).exit_code == 0
+
+
+def test_import_without_output_prints_the_file(tmp_path: Path) -> None:
+    config = checkout(tmp_path, LATE)
+    result = call("config", "import", "--go-config", config, "--chain-id", "31337")
+    assert result.exit_code == 0, result.output
+    (tmp_path / "elsewhere").mkdir()
+    output = tmp_path / "elsewhere/out.yaml"
+    output.write_text(result.stdout)
+    settings = configure.load(output, {})
+    assert settings.signer is not None
+    assert settings.signer.type == "keystore"
+    assert settings.signer.password_file == tmp_path / "aggregator.password"
+
+
+def test_import_makes_no_password_file_for_the_empty_password(tmp_path: Path) -> None:
+    config = checkout(tmp_path, V10)
+    result = call(
+        "config", "import", "--go-config", config, "--output", "o.yaml", "--chain-id", "31337"
+    )
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.glob("*.password")) == []
+    assert configure.load(tmp_path / "o.yaml", {}).network.chain_id == 31337
+
+
+def test_import_overwrites_only_when_told_to(tmp_path: Path) -> None:
+    arguments = (
+        "config", "import", "--go-config", checkout(tmp_path, LATE), "--output", "o.yaml",
+        "--chain-id", "31337",
+    )  # fmt: skip
+    assert call(*arguments).exit_code == 0
+    (tmp_path / "o.yaml").write_text("mine")
+    refused = call(*arguments)
+    assert refused.exit_code == 2
+    assert [line.partition(": ")[0] for line in refused.stderr.splitlines()] == [
+        str(tmp_path / "o.yaml"),
+        str(tmp_path / "o.password"),
+    ]
+    assert (tmp_path / "o.yaml").read_text() == "mine"
+    assert call(*arguments, "--force").exit_code == 0
+    assert (tmp_path / "o.yaml").read_text() != "mine"
+
+
+def test_import_to_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:
+    config = checkout(tmp_path, V10)
+    result = call(
+        "config", "import", "--go-config", config, "--output", "no/o.yaml", "--chain-id", "1"
+    )
+    assert result.exit_code == 2
+    assert "cannot be written: No such file or directory" in result.stderr
+
+
+def test_import_of_a_broken_file_ends_with_2(tmp_path: Path) -> None:
+    result = call("config", "import", "--go-config", checkout(tmp_path, "a: [", {}))
+    assert result.exit_code == 2
+    assert "line 1" in result.stderr
+
+
+# journal
+
+
+def test_a_missing_journal_is_told() -> None:
+    result = call("journal", "inspect", "none.db")
+    assert result.exit_code == 2
+    assert "none.db" in result.stderr
+
+
+# The rest
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert call("--version").stdout.startswith("aggregator, version ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("run",),
+        ("config", "check"),
+        ("config", "import"),
+        ("journal", "inspect"),
+        ("journal", "export"),
+        ("journal", "import"),
+    ],
+    ids=" ".join,
+)
+def test_help_shows_an_example(command: tuple[str, ...]) -> None:
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    _, _, examples = result.stdout.partition("Examples:\n")
+    assert " ".join(("aggregator", *command)) in examples
+
+
+def test_wrong_arguments_end_with_2() -> None:
+    assert call("run").exit_code == 2
+    assert call("fly").exit_code == 2

@@ -226,7 +226,7 @@ class Endpoints:
             if verdict is jsonrpc.Verdict.LAGS:
                 someone_lags = True
                 reasons.append((endpoint.name, f"lags or has pruned the block: {refusal}"))
-            elif verdict is jsonrpc.Verdict.DOUBTFUL or (not accepts_null and answers == [None]):
+            elif verdict is not None or (not accepts_null and answers == [None]):
                 second_best = answers if second_best is None else second_best
             else:
                 return answers
@@ -345,11 +345,17 @@ class Endpoints:
 
 
 def _worst(answers: list[Any | RpcError]) -> tuple[jsonrpc.Verdict | None, RpcError | None]:
-    """Return the verdict that decides whether another endpoint is asked."""
+    """Return the verdict for which another endpoint is worth asking, if there is one.
+
+    A method that is not there is no reason to ask for all the others again.
+    """
     refusals = [(jsonrpc.judge(a), a) for a in answers if isinstance(a, RpcError)]
-    for wanted in (jsonrpc.Verdict.LAGS, jsonrpc.Verdict.DOUBTFUL):
-        for verdict, refusal in refusals:
-            if verdict is wanted:
+    wanted = [jsonrpc.Verdict.LAGS, jsonrpc.Verdict.DOUBTFUL]
+    if len(answers) == 1:
+        wanted.append(jsonrpc.Verdict.UNSUPPORTED)
+    for verdict in wanted:
+        for found, refusal in refusals:
+            if found is verdict:
                 return verdict, refusal
     return None, None
 

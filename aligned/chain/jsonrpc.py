@@ -112,7 +112,9 @@ class Verdict(Enum):
     ENDPOINT = auto()
     """The provider's: over a quota, overloaded."""
     DOUBTFUL = auto()
-    """Perhaps this node's alone (internal error, unsupported method): worth asking another."""
+    """Perhaps this node's alone (internal error, its own deadline): worth asking another."""
+    UNSUPPORTED = auto()
+    """This node lacks the method: another one may have it."""
 
 
 _LAGS: Final = (
@@ -158,8 +160,10 @@ _ENDPOINT: Final = (
     "unauthorized",
     "api key",
 )
-_DOUBTFUL: Final = ("timeout", "timed out", "not supported", "unsupported", "does not exist/is not")
-_DOUBTFUL_CODES: Final = frozenset({-32601, -32603, -32002, -32004})
+_DOUBTFUL: Final = ("timeout", "timed out")
+_DOUBTFUL_CODES: Final = frozenset({-32603, -32002})
+_UNSUPPORTED: Final = ("not supported", "unsupported", "does not exist/is not")
+_UNSUPPORTED_CODES: Final = frozenset({-32601, -32004})
 _LAG_CODES: Final = frozenset({-32001})
 
 
@@ -172,10 +176,15 @@ def judge(error: RpcError) -> Verdict:
     words = error.message.lower()
     if "revert" in words or error.code == 3:  # noqa: PLR2004 - geth's code of a revert
         return Verdict.FINAL
-    if any(fragment in words for fragment in _ENDPOINT):
-        return Verdict.ENDPOINT
-    if error.code in _LAG_CODES or any(fragment in words for fragment in _LAGS):
-        return Verdict.LAGS
-    if error.code in _DOUBTFUL_CODES or any(fragment in words for fragment in _DOUBTFUL):
-        return Verdict.DOUBTFUL
+    for verdict, codes, fragments in _VERDICTS:
+        if error.code in codes or any(fragment in words for fragment in fragments):
+            return verdict
     return Verdict.FINAL
+
+
+_VERDICTS: Final = (
+    (Verdict.ENDPOINT, frozenset[int](), _ENDPOINT),
+    (Verdict.LAGS, _LAG_CODES, _LAGS),
+    (Verdict.UNSUPPORTED, _UNSUPPORTED_CODES, _UNSUPPORTED),
+    (Verdict.DOUBTFUL, _DOUBTFUL_CODES, _DOUBTFUL),
+)

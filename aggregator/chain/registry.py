@@ -184,10 +184,10 @@ class Registry:
                 )
         return registered
 
-    async def look_up(self, ids: Iterable[OperatorId]) -> None:
-        """Search the chain for operators that no scan has shown yet.
+    async def look_up(self, ids: Iterable[OperatorId]) -> Sequence[OperatorId]:
+        """Search the chain for operators that no scan has shown yet; return who was searched for.
 
-        At most ``LOOK_UPS`` of them, and nothing at all within a second of the last search: the
+        At most ``LOOK_UPS`` of them, and nobody at all within a second of the last search: the
         scans find everything in the end. What is found is in ``operator`` afterwards.
 
         Raises:
@@ -196,11 +196,11 @@ class Registry:
         wanted = [i for i in dict.fromkeys(ids) if i not in self._operators][:LOOK_UPS]
         now = self._clock()
         if not wanted or now - self._looked_up_at < _LOOK_UP_INTERVAL:
-            return
+            return ()
         self._looked_up_at = now
         addresses = [a for a in await self._addresses(wanted) if any(a)]
         if not addresses:
-            return
+            return wanted
         head = await blocks.latest(self._rpc)
         wanted_logs = self._filter(tuple(bytes(12) + address for address in addresses))
         # An operator too new for the scans registered a moment ago; an older one may be anywhere.
@@ -208,7 +208,8 @@ class Registry:
             found = await self._logs.read(wanted_logs, first, head.number)
             await self._adopt(_operators(found))
             if len(found) >= len(addresses):
-                return
+                break
+        return wanted
 
     async def _addresses(self, ids: Sequence[OperatorId]) -> list[Address]:
         registry = self._contracts.bls_apk_registry

@@ -1,0 +1,382 @@
+"""Composition root: opens every edge, runs the stages in one task group, drains on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from aggregator import start
+from aggregator.batches import Batches
+from aggregator.chain.facts import Node
+from aggregator.chain.fees import Policy
+from aggregator.chain.keystore import KeystoreSigner as Keystore
+from aggregator.chain.plan import Rules
+from aggregator.chain.registry import Known, Registry
+from aggregator.chain.transactor import Terms, Transactor
+from aggregator.chain.web3signer import RemoteSigner
+from aggregator.commit import Committer
+from aggregator.ingress.server import Ingress
+from aggregator.lead import while_leading
+from aggregator.leadership.single import SingleLeadership
+from aggregator.prove import Prover
+from aggregator.receive import Intake, Neighbours
+from aggregator.settings import KeystoreSigner, Mode
+from aggregator.store.single import SingleStore
+from aggregator.submit import Submitter
+from aggregator.sweep import Sweeper
+from aggregator.telemetry import server
+from aggregator.telemetry.heartbeat import Heartbeat
+from aggregator.telemetry.metrics import Metrics
+from aggregator.telemetry.upstream import UpstreamTelemetry
+from aggregator.verify import Verifier
+from aggregator.view import Parts, Role, Story, View
+from aggregator.watch import Scope, Watch
+from aligned.bls.choose import choose
+from aligned.chain.endpoints import Endpoints, Limits, Source
+from aligned.errors import AlignedError, ChainUnavailable
+from aligned.model import Address, BlockHash, BlockRef, Wei
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from aggregator.chain.signer import Signer
+    from aggregator.receive import Incoming
+    from aggregator.settings import Settings
+    from aggregator.telemetry.metrics import Snapshot
+    from aligned.bls.backend import Backend
+    from aligned.model import OperatorId, Term
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+HELD_LOOK_SECONDS = 1.1
+"""Between looks for operators whose calls are held."""
+
+HINT_SECONDS = 60.0
+"""Between notes of how far the chain is settled: the next start scans from there."""
+
+_SETTLED = "settled"
+"""Hint: block number, 8 bytes ‖ block hash, 32 bytes."""
+
+
+async def run(settings: Settings) -> None:
+    """Run the daemon until SIGTERM or SIGINT, then stop in order and return.
+
+    Raises:
+        BadConfiguration: The configuration cannot be used as it is.
+        StateDamaged: The journal cannot be read or written.
+        StateMismatch: The journal is of another deployment, or was moved.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    failure: AlignedError
+    try:
+        async with AsyncExitStack() as edges:
+            aggregator = await _unless(stop, _open(settings, edges))
+            if aggregator is not None:
+                await aggregator.serve(stop)
+    except BaseExceptionGroup as failures:
+        ours, others = failures.split(AlignedError)
+        if ours is None or others is not None:
+            raise
+        failure = _first(ours)
+    else:
+        logger.info("stopped")
+        return
+    raise failure
+
+
+def _first(failures: BaseExceptionGroup[AlignedError]) -> AlignedError:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of ``work``, or None if ``stop`` was set first."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work, name="start")
+        stopping = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        stopping.cancel()
+    return None if task.cancelled() else task.result()
+
+
+async def _open(settings: Settings, edges: AsyncExitStack) -> Aggregator:
+    backend = await asyncio.to_thread(choose, settings.bls.backend)
+    edges.callback(backend.close)
+    signer = _signer(settings)
+    if isinstance(signer, RemoteSigner):
+        await edges.enter_async_context(signer)
+    endpoints = await edges.enter_async_context(_endpoints(settings))
+    await endpoints.check()
+    state = await start.recover(settings, endpoints)
+    edges.callback(state.journal.close)
+    aggregator = Aggregator(settings, endpoints, backend, signer, state)
+    await aggregator.restore()
+    return aggregator
+
+
+def _endpoints(settings: Settings) -> Endpoints:
+    chain = settings.chain
+    sources = [
+        Source(name=each.name, url=each.url, url_file=each.url_file) for each in chain.endpoints
+    ]
+    limits = Limits(chain.request_timeout, chain.max_head_age)
+    return Endpoints(sources, settings.network.chain_id, limits=limits)
+
+
+def _signer(settings: Settings) -> Signer | None:
+    if settings.submission.mode is Mode.OBSERVE or settings.signer is None:
+        return None
+    if isinstance(settings.signer, KeystoreSigner):
+        return Keystore(settings.signer.file, settings.signer.password_file)
+    return RemoteSigner(settings.signer)
+
+
+class Aggregator:
+    """All parts of the daemon, put together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        endpoints: Endpoints,
+        backend: Backend,
+        signer: Signer | None,
+        state: start.State,
+    ) -> None:
+        self._settings = settings
+        self._endpoints = endpoints
+        self._state = state
+        self._journal = state.journal
+        self._role = Role()
+        clock = time.monotonic
+        self._clock = clock
+        self._batches = Batches()
+        contracts = state.deployment.contracts
+        self._registry = Registry(
+            endpoints,
+            contracts,
+            backend,
+            state.journal.save_operators,
+            deployment_block=settings.chain.deployment_block,
+            clock=clock,
+        )
+        self._watch = Watch(
+            endpoints,
+            self._registry,
+            self._batches,
+            Scope(
+                service_manager=contracts.service_manager,
+                deployment_block=settings.chain.deployment_block,
+                expiry=settings.aggregation.expiry,
+                start=_settled(state.loaded.hints.get(_SETTLED)),
+            ),
+            poll_interval=settings.chain.poll_interval,
+            clock=clock,
+        )
+        self._store = SingleStore(state.journal)
+        self._verifier: Verifier[Incoming] = Verifier(backend, self._judge)
+        self._intake = Intake(
+            self._batches,
+            self._registry,
+            Neighbours(
+                check=self._verifier.submit,
+                commit=self._commit,
+                pause=self._pause,
+                resume=self._resume,
+            ),
+            clock,
+        )
+        self._committer = Committer(
+            self._batches,
+            state.journal,
+            self._store,
+            height=lambda: self._watch.height,
+            clock=clock,
+            outcomes=self._intake,
+        )
+        self._ingress = Ingress(settings.listen, self._intake, clock)
+        self._sweeper = Sweeper(self._batches, state.journal, self._store, self._watch)
+        self._upstream = UpstreamTelemetry(settings.telemetry.upstream_url, clock)
+        self._metrics = Metrics.on(CollectorRegistry(), self._snapshot)
+        self._heartbeat = Heartbeat(clock, self._metrics.loop_lag.observe)
+        self._story = Story(self._metrics, self._upstream, self._batches, clock)
+        self._transactor = Transactor(
+            node=Node(endpoints, contracts.service_manager, self._registry, self._watch),
+            rpc=endpoints,
+            store=self._store,
+            signer=signer,
+            heads=self._watch,
+            terms=_terms(settings),
+            clock=clock,
+        )
+        self._submitter = Submitter(
+            batches=self._batches,
+            prover=Prover(self._registry.operator, backend),
+            store=self._store,
+            transactor=self._transactor,
+            window=settings.aggregation.window,
+            clock=clock,
+            milestones=self._story,
+        )
+        self._view = View(
+            Parts(
+                identity=state.deployment.identity,
+                role=self._role,
+                backend=backend,
+                batches=self._batches,
+                journal=state.journal,
+                registry=self._registry,
+                endpoints=endpoints,
+                watch=self._watch,
+                ingress=self._ingress,
+                intake=self._intake,
+                verifier=self._verifier,
+                committer=self._committer,
+                transactor=self._transactor,
+                submitter=self._submitter,
+                heartbeat=self._heartbeat,
+                upstream=self._upstream,
+                story=self._story,
+                clock=clock,
+            )
+        )
+
+    async def restore(self) -> None:
+        """Take what the journal knew into memory."""
+        loaded = self._state.loaded
+        await self._registry.restore(Known(loaded.operators, loaded.registry))
+        self._batches.evict(loaded.refuted)
+        for height, entries in loaded.entries.items():
+            self._batches.keep(entries, height=height)
+
+    # The stages refer to each other in a ring: these close it.
+
+    def _judge(self, verdicts: list[tuple[Incoming, bool]]) -> None:
+        self._intake.judge(verdicts)
+
+    def _commit(self, incoming: Incoming) -> None:
+        self._committer.add(incoming)
+
+    def _pause(self) -> None:
+        self._ingress.pause()
+
+    def _resume(self) -> None:
+        self._ingress.resume()
+
+    def _snapshot(self) -> Snapshot:
+        return self._view.snapshot()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Run every stage until ``stop``; then end the term, drain, and return.
+
+        Raises:
+            ExceptionGroup: A stage failed; all others were cancelled.
+        """
+        async with AsyncExitStack() as edges, asyncio.TaskGroup() as stages:
+            if self._settings.telemetry.address is not None:
+                shown = server.Shown(
+                    health=self._view, metrics=self._metrics.exposition, status=self._view.status
+                )
+                await edges.enter_async_context(
+                    server.serving(self._settings.telemetry.address, shown)
+                )
+            await self._ingress.start()
+            host, port = self._ingress.address
+            logger.info("taking signatures", extra={"address": f"{host}:{port}"})
+            tasks = [stages.create_task(work, name=name) for name, work in self._stages().items()]
+            leading = stages.create_task(
+                while_leading(SingleLeadership(lambda: self._journal.fence.term), self._lead),
+                name="lead",
+            )
+            await stop.wait()
+            logger.info("stopping: the term ends, calls in flight are answered")
+            self._role.stopping = True
+            leading.cancel()
+            await asyncio.wait({leading})
+            await self._ingress.drain()
+            for task in tasks:
+                task.cancel()
+            await self._note_settled()
+
+    def _stages(self) -> dict[str, Coroutine[Any, Any, None]]:
+        return {
+            "heartbeat": self._heartbeat.run(),
+            "journal": self._journal.failed(),
+            "endpoints": self._endpoints.keep_probing(),
+            "confirm": start.confirm(self._settings, self._endpoints, self._state.deployment),
+            "watch": self._watch.run(),
+            "ingress": self._ingress.run(),
+            "held": self._look_for_operators(),
+            "verify": self._verifier.run(),
+            "commit": self._committer.run(),
+            "sweep": self._sweeper.run(),
+            "hints": self._keep_hints(),
+            "upstream": self._upstream.run(),
+        }
+
+    async def _lead(self, term: Term, holder: str) -> NoReturn:
+        self._role.term, self._role.holder, self._role.leads = term, holder, True
+        self._watch.want_rescan()
+        try:
+            await self._submitter.run(term, holder)
+        finally:
+            self._role.leads = False
+
+    async def _look_for_operators(self) -> NoReturn:
+        """Look up operators whose calls are held, until cancelled."""
+        while True:
+            await asyncio.sleep(HELD_LOOK_SECONDS)
+            wanted = self._intake.held_operators
+            if wanted:
+                began = self._clock()
+                self._intake.recheck(await self._look_up(wanted), began)
+
+    async def _look_up(self, wanted: list[OperatorId]) -> Sequence[OperatorId]:
+        try:
+            return await self._registry.look_up(wanted)
+        except ChainUnavailable:
+            return ()  # the watcher tells that the chain is away
+
+    async def _keep_hints(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(HINT_SECONDS)
+            await self._note_settled()
+
+    async def _note_settled(self) -> None:
+        settled = self._watch.settled
+        if settled is not None:
+            note = settled.number.to_bytes(8, "big") + settled.hash
+            await self._journal.save_hint(_SETTLED, note)
+
+
+def _settled(note: bytes | None) -> BlockRef | None:
+    if note is None or len(note) != 8 + 32:
+        return None
+    return BlockRef(int.from_bytes(note[:8], "big"), BlockHash(note[8:]))
+
+
+def _terms(settings: Settings) -> Terms:
+    submission = settings.submission
+    fee, tip = submission.max_fee_per_gas, submission.max_priority_fee_per_gas
+    policy = Policy(
+        None if fee is None else Wei(fee),
+        None if tip is None else Wei(tip),
+        submission.bump_percent,
+    )
+    return Terms(
+        chain_id=settings.network.chain_id,
+        contract=Address(settings.network.contracts.service_manager),
+        rules=Rules(policy=policy, resubmit_after=submission.resubmit_after),
+        max_in_flight=submission.max_in_flight,
+    )

@@ -1,0 +1,337 @@
+"""What the daemon shows of itself: probes, ``/status``, ``/metrics``, upstream's telemetry.
+
+Reads the stages; nothing here changes them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from aggregator import quorum
+from aggregator.telemetry.metrics import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aggregator.batches import Batches, BatchState
+    from aggregator.chain.registry import Registry
+    from aggregator.chain.transactor import Transactor
+    from aggregator.commit import Committer
+    from aggregator.ingress.server import Ingress
+    from aggregator.journal.journal import Journal
+    from aggregator.ports import Clock
+    from aggregator.quorum import Tally
+    from aggregator.receive import Incoming, Intake
+    from aggregator.submit import Submitter
+    from aggregator.telemetry.heartbeat import Heartbeat
+    from aggregator.telemetry.metrics import Metrics
+    from aggregator.telemetry.upstream import UpstreamTelemetry
+    from aggregator.verify import Verifier
+    from aggregator.watch import Watch
+    from aligned.bls.backend import Backend
+    from aligned.chain.endpoints import Endpoints
+    from aligned.model import Batch, BatchId, Identity, Term, TransactionHash
+
+SHOWN_BATCHES = 200
+"""Unresolved batches that ``/status`` lists one by one, the oldest first."""
+
+STUCK_SECONDS = 10.0
+"""A commit under way for longer means that the disk hangs."""
+
+_ETHER = 10**18
+
+
+@dataclass(slots=True)
+class Role:
+    """What this replica is now."""
+
+    term: Term | None = None
+    holder: str = ""
+    leads: bool = False
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The stages and the machinery that are shown."""
+
+    identity: Identity
+    role: Role
+    backend: Backend
+    batches: Batches
+    journal: Journal
+    registry: Registry
+    endpoints: Endpoints
+    watch: Watch
+    ingress: Ingress
+    intake: Intake
+    verifier: Verifier[Incoming]
+    committer: Committer
+    transactor: Transactor
+    submitter: Submitter
+    heartbeat: Heartbeat
+    upstream: UpstreamTelemetry
+    story: Story
+    clock: Clock
+
+
+class View:
+    """Answers probes and scrapes; implements ``Health``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._version = version("aligned-aggregator-operator")
+
+    # Probes.
+
+    def alive(self) -> Mapping[str, bool]:
+        """See ``Health.alive``."""
+        return {"loop": self._parts.heartbeat.is_alive, "journal": not self._journal_is_stuck()}
+
+    def ready(self) -> Mapping[str, bool]:
+        """See ``Health.ready``."""
+        parts = self._parts
+        return {
+            "not_stopping": not parts.role.stopping,
+            "journal": not self._journal_is_stuck(),
+            "operators": len(parts.registry) > 0,
+        }
+
+    def _journal_is_stuck(self) -> bool:
+        busy_since = self._parts.journal.counts.busy_since
+        return busy_since is not None and time.monotonic() - busy_since > STUCK_SECONDS
+
+    # /status
+
+    def status(self) -> Mapping[str, object]:
+        """Return what a person wants to know first. Integers beyond JSON's reach become text."""
+        parts = self._parts
+        now = parts.clock()
+        return {
+            "version": self._version,
+            "role": asdict(parts.role),
+            "deployment": parts.identity,
+            "bls_backend": parts.backend.name,
+            "ready": self.ready(),
+            "chain": self._chain(now),
+            "operators": len(parts.registry),
+            "batches": self._batches(),
+            "parked": [asdict(parked) for parked in parts.submitter.parked],
+            "submission": {
+                "observing": parts.transactor.is_observing,
+                "blocked": parts.transactor.blocked,
+                "account": parts.transactor.account,
+                "outbox": self._outbox(now),
+                **asdict(parts.transactor.counters),
+            },
+            "responses": {
+                **self._responses(),
+                "unfinished": parts.intake.unfinished,
+                "waiting_for_verdict": parts.verifier.pending,
+            },
+            "verification": asdict(parts.verifier.statistics),
+            "journal": {"path": str(parts.journal.path), "commits": parts.journal.counts.commits},
+            "ingress": asdict(parts.ingress.statistics),
+        }
+
+    def _chain(self, now: float) -> Mapping[str, object]:
+        watch = self._parts.watch
+        return {
+            "head": watch.head,
+            "seen_seconds_ago": None if watch.looked_at is None else now - watch.looked_at,
+            "finalized": watch.finalized,
+            "window_read": watch.is_complete,
+            "endpoints": [asdict(endpoint) for endpoint in self._parts.endpoints.status()],
+        }
+
+    def _batches(self) -> Mapping[str, object]:
+        states = sorted(
+            self._parts.batches,
+            key=lambda state: 0 if state.batch is None else state.batch.created.number,
+        )
+        return {
+            "count": _counted(states),
+            "unresolved": [
+                _described(state) for state in states if state.is_open or state.batch is None
+            ][:SHOWN_BATCHES],
+        }
+
+    def _outbox(self, now: float) -> list[Mapping[str, object]]:
+        return [
+            {
+                "nonce": slot.nonce,
+                "fate": slot.fate,
+                "seconds": now - slot.since,
+                "attempts": len(slot.rows),
+                "batch": slot.last.batch_id,
+                "transaction": slot.last.hash,
+                "max_fee": slot.last.max_fee,
+                "max_priority_fee": slot.last.max_priority_fee,
+                "term": slot.last.term,
+            }
+            for slot in self._parts.transactor.slots
+            if slot.rows
+        ]
+
+    def _responses(self) -> dict[str, int]:
+        received = self._parts.intake.received
+        ingress = self._parts.ingress.statistics
+        return {
+            "accepted": received.accepted,
+            "refused": received.refused + sum(ingress.refused.values()),
+            "repeated": received.repeated,
+            "held": received.held,
+            "unknown_operator": received.unknown_operator,
+            "over_quota": received.over_quota,
+        }
+
+    # /metrics
+
+    def snapshot(self) -> Snapshot:
+        """Return the counts of all stages as of now."""
+        parts = self._parts
+        now = parts.clock()
+        states = list(parts.batches)
+        shares = [share for state in states if (share := _signed_share(state)) is not None]
+        head, tip = parts.watch.head, parts.watch.tip
+        verified = parts.verifier.statistics
+        ingress = parts.ingress.statistics
+        return Snapshot(
+            version=self._version,
+            bls_backend=parts.backend.name,
+            leads=parts.role.leads,
+            term=parts.role.term or 0,
+            responses=self._responses(),
+            calls_held=len(parts.intake.held_operators),
+            connections=ingress.connections_open,
+            connections_closed={
+                str(end): count for end, count in ingress.connections_ended.items()
+            },
+            verification_groups=verified.groups,
+            verified_signatures=verified.signatures,
+            journal_commits=parts.journal.counts.commits,
+            journal_entries=parts.committer.committed,
+            journal_bytes=_size(parts.journal),
+            batches=_counted(states),
+            signatures=sum(len(state.signatures) for state in states),
+            parked=Counter(str(parked.reason) for parked in parts.submitter.parked),
+            least_signed_share=min(shares, default=None),
+            oldest_open_seconds=parts.story.oldest_open_seconds(),
+            head_block=None if head is None else head.number,
+            head_age_seconds=None if tip is None else max(0.0, time.time() - tip.header.timestamp),
+            endpoints={each.name: each.healthy for each in parts.endpoints.status()},
+            outbox=Counter(str(slot.fate) for slot in parts.transactor.slots),
+            registered_operators=len(parts.registry),
+            last_response_seconds={
+                operator: now - at
+                for operator, at in parts.intake.received.last_by_operator.items()
+            },
+            telemetry_dropped=parts.upstream.dropped,
+        )
+
+
+def _counted(states: list[BatchState]) -> dict[str, int]:
+    counted = {"open": 0, "answered": 0, "not_on_chain": 0}
+    for state in states:
+        if state.is_open:
+            counted["open"] += 1
+        else:
+            counted["answered" if state.answered else "not_on_chain"] += 1
+    return counted
+
+
+def _described(state: BatchState) -> Mapping[str, object]:
+    batch, operators = state.batch, state.operators
+    counted = None if operators is None else quorum.tally(operators, state.signatures)
+    return {
+        "batch": state.batch_id,
+        "merkle_root": None if batch is None else batch.merkle_root,
+        "sender": None if batch is None else batch.sender,
+        "block": None if batch is None else batch.created.number,
+        "signatures": len(state.signatures),
+        "signed_stake": None if counted is None else counted.signed,
+        "total_stake": None if counted is None else counted.total,
+        "quorum": None if counted is None else counted.is_quorum,
+    }
+
+
+def _signed_share(state: BatchState) -> float | None:
+    if not state.is_open or state.operators is None or not state.operators.total:
+        return None
+    counted = quorum.tally(state.operators, state.signatures)
+    return counted.signed / counted.total
+
+
+def _size(journal: Journal) -> int:
+    try:
+        return journal.path.stat().st_size
+    except OSError:
+        return 0
+
+
+class Story:
+    """Tells metrics and upstream's telemetry how batches get on; implements ``Milestones``.
+
+    Args:
+        metrics: Ours.
+        upstream: Aligned's telemetry service.
+        batches: The memory.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self, metrics: Metrics, upstream: UpstreamTelemetry, batches: Batches, clock: Clock
+    ) -> None:
+        self._metrics = metrics
+        self._upstream = upstream
+        self._batches = batches
+        self._clock = clock
+        self._opened: dict[BatchId, float] = {}
+        self._reached: dict[BatchId, float] = {}
+        batches.on_change(self._changed)
+
+    def _changed(self, batch_id: BatchId) -> None:
+        state = self._batches.get(batch_id)
+        if state is None or state.batch is None:
+            self._opened.pop(batch_id, None)
+            self._reached.pop(batch_id, None)
+        elif state.is_open:
+            if batch_id not in self._opened:
+                self._opened[batch_id] = self._clock()
+                self._metrics.upstream.received_tasks += 1
+                self._upstream.init_task(state.batch.merkle_root)
+        elif batch_id in self._opened:
+            self._answered(state.batch)
+
+    def _answered(self, batch: Batch) -> None:
+        del self._opened[batch.batch_id]
+        reached = self._reached.pop(batch.batch_id, None)
+        if reached is not None:
+            seconds = self._clock() - reached
+            self._metrics.answer_seconds.observe(seconds)
+            self._metrics.upstream.respond_latency = seconds
+            self._metrics.upstream.aggregated_responses += 1
+        self._upstream.finish_task(batch.merkle_root)
+
+    def oldest_open_seconds(self) -> float | None:
+        """Return for how long this process has known the batch that waits longest."""
+        return self._clock() - min(self._opened.values()) if self._opened else None
+
+    def quorum_reached(self, batch: Batch, counted: Tally) -> None:
+        """See ``Milestones.quorum_reached``."""
+        del counted
+        now = self._clock()
+        self._reached[batch.batch_id] = now
+        seconds = now - self._opened.get(batch.batch_id, now)
+        self._metrics.quorum_seconds.observe(seconds)
+        self._metrics.upstream.quorum_latency = seconds
+        self._upstream.quorum_reached(batch.merkle_root)
+
+    def answer_sent(self, batch: Batch, transaction: TransactionHash, counted: Tally) -> None:
+        """See ``Milestones.answer_sent``."""
+        del batch, transaction
+        self._metrics.answer_share.observe(counted.signed / counted.total)

@@ -51,16 +51,20 @@ class Anvil:
     """A chain of our own.
 
     The process is started and stopped by plain calls, so that one chain can serve several event
-    loops; the switches are coroutines. Its accounts 0 to 9 have 10,000 ether and are unlocked.
+    loops; the switches are coroutines, and work on a chain that another process started as well.
+    Its accounts 0 to 9 have 10,000 ether and are unlocked.
 
     Resource handling: a context manager of either kind, or ``start`` and ``close``. Start it from a
     thread that lives on (see ``devnet.process``).
     """
 
-    def __init__(self, *, block_seconds: float | None = None, epoch_slots: int = 32) -> None:
+    def __init__(
+        self, *, port: int = 0, block_seconds: float | None = None, epoch_slots: int = 32
+    ) -> None:
         """Describe a chain.
 
         Args:
+            port: 0: a free one, chosen at the first start.
             block_seconds: Time between blocks; None: a block at once for each transaction.
             epoch_slots: ``finalized`` is two epochs behind the head, ``safe`` one.
         """
@@ -68,8 +72,8 @@ class Anvil:
         self._epoch_slots = epoch_slots
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: Process | None = None
-        self.port = 0
-        """Chosen at the first start and kept over restarts."""
+        self.port = port
+        """Kept over restarts."""
 
     @property
     def url(self) -> str:

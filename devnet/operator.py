@@ -185,6 +185,7 @@ class Fleet:
         self.book = Book()
         self._network = network
         self._poll_seconds = poll_seconds
+        self._watching = asyncio.Event()
         chosen = network.operators if keys is None else tuple(keys)
         self.operators: Sequence[Operator] = [
             Operator(
@@ -206,6 +207,10 @@ class Fleet:
         for operator in self.operators:
             await operator.client.connect()
 
+    async def watching(self) -> None:
+        """Wait until ``run`` has seen the chain: batches that appear afterwards are answered."""
+        await self._watching.wait()
+
     async def run(self) -> None:
         """Answer every batch that appears from now on, until cancelled; then close."""
         try:
@@ -226,6 +231,7 @@ class Fleet:
             try:
                 head = await self._network.anvil.head()
                 first = head + 1 if first is None else first
+                self._watching.set()
                 # the newest blocks again each time: a reorganization may bring others
                 found = await self._batches(max(first, head - _REORG_BLOCKS))
             except (NodeAway, CallFailed) as away:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sqlite3
 from collections import Counter
@@ -154,7 +153,7 @@ def _export(path: Path, output: Path) -> Summary:
 
 def _read_all(path: Path) -> tuple[Summary, Loaded]:
     with opening.read_only(path) as connection:
-        opening.check_pages(path, connection, timeout=math.inf)
+        opening.check_pages(connection)
         loaded = reading.load(connection)
         has_identity = reading.read_meta(connection, "identity") is not None
         described = Summary(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sqlite3
 import threading
@@ -69,10 +70,13 @@ class Gated(sqlite3.Connection):
         self.reached = threading.Semaphore(0)
         self.open = threading.Event()
         self.broken: str | None = None
+        self.broken_at = "nothing"
         self.statements: list[str] = []
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
         self.statements.append(sql)
+        if sql.startswith(self.broken_at):
+            raise sqlite3.OperationalError("disk I/O error")
         if sql.startswith(("INSERT INTO signatures", "COMMIT")) and not self.in_creation():
             self.reached.release()
             self.open.wait(30)
@@ -154,10 +158,11 @@ async def test_what_comes_while_a_commit_runs_shares_the_next_one(start: Start) 
         for number in range(1, 50):
             group.create_task(journal.append([entry(number)], height=7))
         await asyncio.sleep(0)
-        assert journal.counts.busy_since is not None
+        during = journal.counts.busy_since
         connection.open.set()
-    assert journal.counts.commits == 2
+    assert during is not None
     assert journal.counts.busy_since is None
+    assert journal.counts.commits == 2
     assert len(kept(journal)[7]) == 50
 
 
@@ -382,6 +387,34 @@ async def test_a_failed_write_leaves_what_was_acknowledged(
     for file in (path, path.with_name("journal.db-wal")):
         shutil.copy(file, copy)
     assert kept(start(copy / "journal.db")) == {7: {entry(1)}}
+
+
+async def test_a_failed_checkpoint_is_not_tried_again(start: Start, path: Path) -> None:
+    journal, connection = gated(start)
+    connection.open.set()
+    connection.broken_at = "PRAGMA wal_checkpoint"
+    with pytest.raises(StateDamaged, match="writing failed"):
+        await _append_for_ever(journal)
+    with pytest.raises(StateDamaged, match="writing failed"):
+        await journal.failed()
+    journal.close()
+    checkpoints = [sql for sql in connection.statements if "checkpoint" in sql]
+    assert len(checkpoints) == 1
+    assert size(path, "-wal") > CHECKPOINT_SIZE / 2
+
+
+async def _append_for_ever(journal: Journal) -> None:
+    for number in itertools.count():
+        await journal.append([entry(number, by) for by in range(2000)], height=7)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_bug_in_the_writer_is_a_failure_too(start: Start) -> None:
+    journal = start()
+    with pytest.raises(StateDamaged, match="by a bug; see the traceback"):
+        await journal.append([entry()._replace(signature=Signature(b"short"))], height=7)
+    with pytest.raises(StateDamaged, match="by a bug"):
+        await journal.failed()
 
 
 async def test_closing_commits_what_was_handed_over(start: Start) -> None:

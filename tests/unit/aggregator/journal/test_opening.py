@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_a_journal_that_nobody_owns_yet_is_adopted(start: Start, path: Path) -> 
     ],
 )
 def test_a_journal_of_another_deployment_is_refused(
-    start: Start, identity: Identity, other: dict[str, int], kind: str
+    start: Start, identity: Identity, other: dict[str, Any], kind: str
 ) -> None:
     start().close()
     configured = replace(identity, **other)
@@ -150,6 +151,24 @@ def test_a_place_for_no_file_is_refused(
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadConfiguration, match=rf"journal\.path: .*{problem}"):
         start(tmp_path / place)
+
+
+def test_a_folder_that_takes_no_lock_is_refused(start: Start, path: Path) -> None:
+    path.with_name("journal.db.lock").mkdir()
+    with pytest.raises(BadConfiguration, match=r"journal\.db\.lock cannot be written"):
+        start()
+
+
+def test_a_database_that_somebody_else_holds_is_not_called_damaged(
+    start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT", 0.01)
+    start().close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute("PRAGMA locking_mode = EXCLUSIVE")
+        shell.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BadConfiguration, match="database is locked"):
+            start()
 
 
 @pytest.mark.parametrize("kind", sorted(opening.SHARED_FILESYSTEMS))

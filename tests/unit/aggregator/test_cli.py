@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import stat
@@ -13,7 +14,12 @@ from click.testing import CliRunner, Result
 
 from aggregator import configure
 from aggregator.cli import aggregator
+from aggregator.journal.format import Fence
+from aggregator.journal.journal import Journal
+from aggregator.outbox import Kind, OutboxRow
 from aligned.errors import AlignedError, BadConfiguration, ChainUnavailable, StateDamaged
+from aligned.model import Address, BlockHash, Identity, Term, TransactionHash, Wei
+from tests.fakes.builders import a_batch_id, block, entry, operator
 from tests.fakes.configuration import right, write
 from tests.fakes.goaggregator import LATE, V10, checkout
 
@@ -228,6 +234,101 @@ def test_import_of_a_broken_file_ends_with_2(tmp_path: Path) -> None:
 
 
 # journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """A closed one with two signatures and a transaction."""
+    path = tmp_path / "a.db"
+    identity = Identity(
+        chain_id=31337,
+        genesis_hash=BlockHash(b"g" * 32),
+        service_manager=Address(bytes.fromhex("1613beb3b2c4f22ee086b2b38c1476a3ce7f78e8")),
+        deployment_hash=BlockHash(b"d" * 32),
+    )
+    row = OutboxRow(
+        sender=Address(bytes.fromhex("15d34aaf54267db7d7c367839aaf71a00a2c6a65")),
+        nonce=4,
+        attempt=1,
+        kind=Kind.ANSWER,
+        batch_id=a_batch_id(1),
+        created=block(100),
+        raw=b"signed",
+        hash=TransactionHash(b"h" * 32),
+        gas=250_000,
+        max_fee=Wei(2 * 10**9),
+        max_priority_fee=Wei(1),
+        term=Term(3),
+    )
+    opened = Journal.open(path, identity)
+
+    async def fill() -> None:
+        await opened.append((entry(1, 1), entry(1, 2)), height=7)
+        await opened.claim(Fence(Term(3), "me"))
+        await opened.record(row)
+        await opened.save_operators([operator(1)], block(9))
+
+    asyncio.run(fill())
+    opened.close()
+    return path
+
+
+def test_inspect_tells_a_person(journal: Path) -> None:
+    result = call("journal", "inspect", journal)
+    assert result.exit_code == 0, result.output
+    batch = "0x" + a_batch_id(1).hex()
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0].startswith(f"journal {journal}, format ")
+    assert lines[1:] == [
+        "deployment 0x1613beB3B2C4f22Ee086B2b38C1476A3cE7f78E8 on chain 31337",
+        "operators 1, complete to block 9",
+        "term 3 of me",
+        "signatures 2 for 1 batches",
+        f"{batch} 2",
+        "refuted 0",
+        "transactions 1",
+        f"nonce 4.1 answer for {batch}, at most 2gwei, 0x{'68' * 32}",
+    ]
+
+
+def test_inspect_tells_a_program_the_same_but_no_signed_bytes(journal: Path) -> None:
+    result = call("journal", "inspect", journal, "-o", "json")
+    facts = json.loads(result.stdout)
+    assert facts["batches"] == {"0x" + a_batch_id(1).hex(): 2}
+    assert facts["signatures"] == 2
+    assert facts["identity"]["service_manager"] == "0x1613beB3B2C4f22Ee086B2b38C1476A3cE7f78E8"
+    assert facts["fence"] == {"term": 3, "holder": "me"}
+    (row,) = facts["outbox"]
+    assert (row["nonce"], row["kind"], row["max_fee"]) == (4, "answer", 2 * 10**9)
+    assert row["sender"] == "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65"
+    assert "raw" not in row
+
+
+def test_a_journal_moves_by_export_and_import(journal: Path, tmp_path: Path) -> None:
+    moved, there = tmp_path / "moved.jsonl", tmp_path / "b.db"
+    exported = call("journal", "export", journal, moved)
+    assert exported.exit_code == 0, exported.output
+    assert "2 signatures of 1 batches and 1 transactions" in exported.stdout
+    assert "marked as moved" in exported.stdout
+    assert "refuses this journal" in call("journal", "inspect", journal).stdout
+    imported = call("journal", "import", there, moved)
+    assert imported.exit_code == 0, imported.output
+    assert "2 signatures, 1 transactions" in imported.stdout
+    assert json.loads(call("journal", "inspect", there, "-o", "json").stdout)["signatures"] == 2
+
+
+def test_a_backup_leaves_the_journal_in_use(journal: Path, tmp_path: Path) -> None:
+    result = call("journal", "export", "--keep", journal, tmp_path / "backup.jsonl")
+    assert result.exit_code == 0
+    assert "marked" not in result.stdout
+    assert "refuses" not in call("journal", "inspect", journal).stdout
+
+
+def test_a_damaged_journal_ends_with_1_and_says_how_to_go_on(journal: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[:5000])
+    result = call("journal", "inspect", journal)
+    assert result.exit_code == 1
+    assert str(journal) in result.stderr
 
 
 def test_a_missing_journal_is_told() -> None:

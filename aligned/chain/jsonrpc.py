@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,10 @@ from aligned.chain.rpc import RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_DEPTH_LIMIT: Final = 500
+_BRACKETS: Final = re.compile(rb"[\[\]{}]")
 
 
 class BadBody(Exception):
@@ -77,11 +82,30 @@ def decode_answers(body: bytes, count: int) -> list[Any | RpcError]:
 
 
 def _load(body: bytes) -> Any:
+    if _is_deep(body):
+        msg = f"the body is nested deeper than {_DEPTH_LIMIT}"
+        raise BadBody(msg)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         msg = "the body is not JSON"
         raise BadBody(msg) from error
+
+
+def _is_deep(body: bytes) -> bool:
+    """Tell whether parsing could exhaust the C stack.
+
+    py_ecc raises the interpreter's recursion limit so far that a nested body ends the process
+    with a segmentation fault in place of a ``RecursionError``.
+    """
+    if body.count(b"[") + body.count(b"{") <= _DEPTH_LIMIT:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.finditer(body):  # those within strings count too: harmless
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > _DEPTH_LIMIT:
+            return True
+    return False
 
 
 def _answer(loaded: Any) -> Any | RpcError:

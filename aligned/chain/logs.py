@@ -67,8 +67,9 @@ class Logs:
         self._rpc = rpc
         self._clock = clock
         self._span = FIRST_SPAN
-        self._refused: int | None = None
-        """The smallest span refused of late."""
+        self._ceiling = LAST_SPAN
+        """What was accepted, once something larger was refused."""
+        self._accepted = 1
         self._successes = 0
 
     async def read(self, wanted: Filter, first: int, last: int) -> list[Log]:
@@ -123,19 +124,21 @@ class Logs:
             self._halve(size)
 
     def _halve(self, size: int) -> None:
-        self._refused = size
         self._successes = 0
         self._span = max(size // 2, 1)
+        if self._accepted >= size:  # here there is more in a block than where it was accepted
+            self._accepted = 1
+        self._ceiling = max(self._accepted, self._span)
 
     def _grow(self, size: int) -> None:
         if size < self._span:
             return  # the rest of a range says nothing of what is allowed
+        self._accepted = max(self._accepted, size)
         self._successes += 1
         if self._successes >= _SPANS_UNTIL_RETRY:
             self._successes = 0
-            self._refused = None
-        limit = LAST_SPAN if self._refused is None else self._refused - 1
-        self._span = max(min(self._span + (self._span + 1) // 2, limit), self._span)
+            self._ceiling = LAST_SPAN
+        self._span = min(self._span + (self._span + 1) // 2, self._ceiling)
 
 
 def _parse(answer: object) -> tuple[Log, ...]:

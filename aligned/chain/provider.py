@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from eth_hash.auto import keccak
-from web3.providers.async_base import AsyncBaseProvider
+from web3.providers.async_base import AsyncJSONBaseProvider
 
 from aligned.chain.reverts import SendRefusal, send_refusal
 from aligned.chain.rpc import RpcError, to_bytes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aligned.chain.rpc import Rpc
 
 
-class EndpointsProvider(AsyncBaseProvider):
+class EndpointsProvider(AsyncJSONBaseProvider):
     """Carries web3.py's requests; retries nothing beyond what ``Rpc`` does.
 
     ``eth_sendRawTransaction`` goes to all endpoints.

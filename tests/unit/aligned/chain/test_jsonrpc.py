@@ -36,6 +36,11 @@ def test_what_is_no_answer_is_a_bad_body(answer: bytes) -> None:
         jsonrpc.decode_answer(answer)
 
 
+def test_a_large_answer_that_is_flat_is_read() -> None:
+    rows = [{"topics": [[n]]} for n in range(1000)]
+    assert jsonrpc.decode_answer(body({"id": 0, "result": rows})) == rows
+
+
 def test_batch_answers_are_put_into_the_order_of_the_requests() -> None:
     answers = [{"id": 1, "result": "b"}, {"id": 0, "result": "a"}]
     assert jsonrpc.decode_answers(body(answers), 2) == ["a", "b"]

@@ -184,7 +184,7 @@ class _Draft:
         mode = submission.get("mode") if isinstance(submission, dict) else None
         if self.value.get("signer") is None and mode != "observe":
             problem = "signer: required unless submission.mode is 'observe'"
-            if problem not in self.problems:
+            if not any(each.startswith(problem) for each in self.problems):
                 self.problems.append(problem)
 
     def _origin(self, path: yamlfile.Path) -> str:

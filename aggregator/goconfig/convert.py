@@ -128,6 +128,8 @@ class _Conversion:
         for depth, line, origin in self._lines:
             if line.startswith("password_file:") and not with_password:
                 continue
+            if depth == 0:
+                lines.append("")
             lines.append(f"{'  ' * depth}{line}{f'  # {origin}' if origin else ''}")
         return "\n".join(lines) + "\n"
 

@@ -68,6 +68,49 @@ def test_a_missing_signer_is_told_beside_other_problems(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param({"chain": 5}, "chain: must be a mapping of keys to values", id="no section"),
+        pytest.param({"chain__endpoints": "a"}, "chain.endpoints: must be a list", id="no list"),
+        pytest.param({"signer": 1}, "signer: must be a mapping", id="no signer"),
+        pytest.param({"signer__type": "hsm"}, "signer.type: must be 'keystore', '", id="no type"),
+        pytest.param({"signer": {"file": "a"}}, "signer.type: required", id="type missing"),
+        pytest.param({"journal__path": 5}, "journal.path: must be a path; put it", id="number"),
+        pytest.param({"listen__address": 8090}, "listen.address: must be text; put", id="port"),
+        pytest.param({"network__chain_id": 1.5}, "network.chain_id: must be a whole", id="part"),
+        pytest.param(
+            {"chain__endpoints": [{"name": "a", "url": "http://a"}] * 2},
+            "chain.endpoints[1].name: 'a' is taken by endpoints[0]",
+            id="a rule of a section",
+        ),
+        pytest.param(
+            {"telemetry__address": "a:1", "listen__address": "a:1"},
+            "telemetry.address: must differ from listen.address",
+            id="a rule between sections",
+        ),
+        pytest.param({"signer": None}, "signer: required unless", id="signer missing"),
+    ],
+)
+def test_one_problem_is_one_line_that_begins_with_its_key(
+    tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    (found,) = problems(write(tmp_path, right(**changes)))
+    assert found.startswith(problem)
+
+
+def test_a_signer_that_is_null_is_told_once(tmp_path: Path) -> None:
+    text = json.dumps(right(signer=None))[:-1] + ', "signer": null}'
+    (found,) = problems(write(tmp_path, text))
+    assert found == "signer: required unless submission.mode is 'observe' (line 1)"
+
+
+def test_keys_that_are_no_text_are_told(tmp_path: Path) -> None:
+    text = json.dumps(right())[:-1] + ", 5: 6}"
+    (found,) = problems(write(tmp_path, text))
+    assert found.startswith("[5]: keys must be text")
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         pytest.param("a: 1\nb: [", "line 2", id="not YAML"),

@@ -133,6 +133,7 @@ def connect(path: Path, connection_class: type[sqlite3.Connection]) -> sqlite3.C
         StateMismatch: A newer release wrote it.
     """
     with reading.damage_reported(path):
+        _check_log(path)
         connection = sqlite3.connect(
             path,
             isolation_level=None,
@@ -254,6 +255,18 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_log(path: Path) -> None:
+    """Refuse a log whose file is gone: SQLite would delete it, and acknowledged signatures in it.
+
+    Raises:
+        ValueError: So it is.
+    """
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > 0 and not (path.exists() and path.stat().st_size > 0):
+        msg = f"{log.name} is there without {path.name}, which it belongs to"
+        raise ValueError(msg)
 
 
 def _configure(connection: sqlite3.Connection) -> None:

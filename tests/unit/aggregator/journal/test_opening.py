@@ -217,6 +217,24 @@ def test_a_file_that_is_no_database_stops_with_what_to_do(start: Start, path: Pa
         start()
 
 
+@pytest.mark.parametrize("left", ["nothing", "empty file"])
+def test_a_log_without_its_file_is_kept(
+    path: Path, identity: Identity, tmp_path: Path, left: str
+) -> None:
+    journal = Journal.open(path, identity)
+    asyncio.run(journal.append([entry()], height=7))
+    copy = tmp_path / "copy.db"
+    log = tmp_path / "copy.db-wal"
+    shutil.copy(tmp_path / "journal.db-wal", log)
+    journal.close()
+    if left == "empty file":
+        copy.touch()
+    size = log.stat().st_size
+    with pytest.raises(StateDamaged, match=r"copy\.db-wal is there without copy\.db"):
+        Journal.open(copy, identity)
+    assert log.stat().st_size == size
+
+
 def test_a_file_cut_in_half_stops_with_what_to_do(
     start: Start, path: Path, identity: Identity
 ) -> None:

@@ -154,6 +154,9 @@ class FakeNode:
         self.errors: dict[str, tuple[int, str]] = {}
         """Refusals by method."""
         self.aggregator = AGGREGATOR
+        self.before: Callable[[str, list[Any]], None] = lambda _method, _params: None
+        self.after: Callable[[str, list[Any]], None] = lambda _method, _params: None
+        """Run around each request: to move the chain, the clock or this node in the middle."""
         self.asked: list[str] = []
         """Methods, in order."""
         self.exchanges = 0
@@ -166,23 +169,30 @@ class FakeNode:
             await asyncio.Event().wait()
         if self.body is not None or self.status != 200:
             return self.status, self.body or b""
-        request = json.loads(body)
+        answer = json.dumps(self._answer(json.loads(body))).encode()
+        if self.is_down:
+            raise TransportFailed("the connection broke")
+        return 200, answer
+
+    def _answer(self, request: Any) -> object:
         if not isinstance(request, list):
-            return 200, json.dumps(self._one(request)).encode()
+            return self._one(request)
         if self.refuses_batches:
             error = {"code": -32600, "message": "batches are not allowed"}
-            return 200, json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
-        answers = [self._one(one) for one in request]
-        return 200, json.dumps(answers[::-1]).encode()
+            return {"jsonrpc": "2.0", "id": None, "error": error}
+        return [self._one(one) for one in request][::-1]
 
     def _one(self, request: dict[str, Any]) -> dict[str, Any]:
         method = request["method"]
         self.asked.append(method)
+        self.before(method, request["params"])
         answer = {"jsonrpc": "2.0", "id": request["id"]}
         try:
-            return answer | {"result": self._result(method, request["params"])}
+            answer["result"] = self._result(method, request["params"])
         except Refusal as refusal:
-            return answer | {"error": refusal.error}
+            answer["error"] = refusal.error
+        self.after(method, request["params"])
+        return answer
 
     def _result(self, method: str, params: list[Any]) -> object:
         if method in self.errors:

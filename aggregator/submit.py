@@ -26,7 +26,7 @@ from aligned.chain import calldata
 from aligned.errors import ChainUnavailable, StoreUnavailable, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aggregator.batches import Batches, BatchState
     from aggregator.outbox import OutboxRow, Survey
@@ -121,6 +121,11 @@ class Submitter:
         self._under_way: set[BatchId] = set()
         self._observed: dict[BatchId, BlockRef] = {}
         self._parked: dict[BatchId, Parked] = {}
+
+    @property
+    def observed(self) -> Mapping[BatchId, BlockRef]:
+        """Batches that would have been answered, with their blocks; only while observing."""
+        return self._observed
 
     @property
     def parked(self) -> list[Parked]:

@@ -12,7 +12,7 @@ from aggregator.chain.fees import Market, Unaffordable
 from aggregator.chain.nonces import Fate
 from aggregator.chain.pen import Account, Counters, Fence, Pen
 from aggregator.chain.plan import Cancel, GiveUp, Raise, Repeat, plan
-from aggregator.chain.quote import quote
+from aggregator.chain.quote import LEAST_GAS, quote
 from aggregator.outbox import Standing
 from aggregator.parking import ADVICE, CannotSend, Reason
 from aligned.chain.rpc import RpcError
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from aggregator.outbox import OutboxRow, Survey
     from aggregator.ports import Clock, Store
     from aligned.chain.rpc import Rpc
-    from aligned.model import Address, Batch, BatchId, OperatorId, Term, TransactionHash, Wei
+    from aligned.model import (
+        Address,
+        Batch,
+        BatchId,
+        BlockRef,
+        OperatorId,
+        Term,
+        TransactionHash,
+        Wei,
+    )
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +126,8 @@ class Transactor:
         """Why no answer is sent at all; None if answers are sent."""
         self.balance: Wei | None = None
         """Of our account, at the last look."""
+        self.looked_at: BlockRef | None = None
+        """The head up to which everything due was done."""
 
     def begin(self, term: Term, holder: str, rows: Sequence[OutboxRow], desk: Desk) -> None:
         """Start over with the outbox that claiming ``term`` returned."""
@@ -194,6 +205,9 @@ class Transactor:
         in_flight = [] if self._pen is None else [s.last for s in self._pen.ledger.open_slots]
         problem = refusals.stands_in_the_way(survey, batch, account)
         problem = problem or refusals.batcher_lacks(survey, batch, in_flight)
+        if self._pen is not None:
+            at_least = LEAST_GAS * survey.base_fee
+            problem = problem or refusals.we_lack(survey, account, at_least, in_flight)
         if problem is not None:
             raise problem
         gas, bound = await quote(self._node, self._terms.rules.policy, account, data, survey)
@@ -243,10 +257,15 @@ class Transactor:
             Deposed: The term is over.
         """
         term = self._begun
+        if self._heads.head is None:
+            await self._heads.next_head()
         while True:
+            head = self._heads.head
             if not self.is_observing:
                 await self._try_look(term)
             term.desk.look_again()
+            if self._heads.head != head:
+                continue
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._heads.next_head()
@@ -292,6 +311,7 @@ class Transactor:
         if term.admitted or await self._admit(term, pen):
             await self._act(term, pen, facts)
         await pen.forget(pen.ledger.finished(facts))
+        self.looked_at = facts.head
 
     async def _adopt(self, term: _Term) -> Pen:
         if self._signer is None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from aligned.model import Address, BatchId, G1Point, G2Point
+from aligned.model import Address, BatchId, G1Point, G2Point, batch_id
 from devnet.contracts import artifacts
 from devnet.keys import keys
 
@@ -179,15 +179,23 @@ class Network:
 
     async def answers(self, merkle_root: bytes, sender: Address) -> list[str]:
         """Return the hashes of the transactions that verified a batch: at most one, ever."""
-        logs = await self.node.call(
-            "eth_getLogs",
-            {
-                "address": hexed(self.deployment.service_manager),
-                "fromBlock": hex(self.deployment.block),
-                "topics": [hexed(BATCH_VERIFIED), hexed(merkle_root)],
-            },
-        )
-        return [log["transactionHash"] for log in logs if log["data"].endswith(sender.hex())]
+        return (await self._verified(merkle_root)).get(batch_id(merkle_root, sender), [])
+
+    async def all_answers(self) -> dict[BatchId, list[str]]:
+        """Return the hashes of the transactions that verified each batch."""
+        return await self._verified(None)
+
+    async def _verified(self, merkle_root: bytes | None) -> dict[BatchId, list[str]]:
+        question = {
+            "address": hexed(self.deployment.service_manager),
+            "fromBlock": hex(self.deployment.block),
+            "topics": [hexed(BATCH_VERIFIED), merkle_root and hexed(merkle_root)],
+        }
+        found: dict[BatchId, list[str]] = {}
+        for log in await self.node.call("eth_getLogs", question):
+            root, sender = bytes.fromhex(log["topics"][1][2:]), _address(log["data"][-40:])
+            found.setdefault(batch_id(root, sender), []).append(log["transactionHash"])
+        return found
 
     async def _ask(self, name: str, *arguments: object) -> tuple[Any, ...]:
         data = self._manager.call(name, *arguments)
@@ -293,7 +301,7 @@ async def _deployment(anvil: Anvil) -> Deployment:
 
 
 def _address(text: str) -> Address:
-    return Address(bytes.fromhex(text[2:]))
+    return Address(bytes.fromhex(text.removeprefix("0x")))
 
 
 def _words(point: G1Point) -> tuple[int, int]:

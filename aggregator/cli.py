@@ -248,3 +248,31 @@ def import_journal(journal_file: Path, source: Path) -> None:
         f"added to {journal_file}: {merged.signatures} signatures, {merged.outbox} transactions,"
         f" {merged.refuted} refuted signatures"
     )
+
+
+@aggregator.command(
+    epilog=_examples("aggregator demo", "aggregator demo --batches 20 --operators 16")
+)
+@click.option("--batches", type=click.IntRange(1, 200), default=6, show_default=True)
+@click.option("--operators", type=click.IntRange(3, 64), default=8, show_default=True)
+@click.option(
+    "--kill-every",
+    type=click.FloatRange(min=0),
+    default=3.0,
+    show_default=True,
+    help="Seconds until the next kill; 0: never.",
+)
+@click.pass_context
+def demo(ctx: click.Context, *, batches: int, operators: int, kill_every: float) -> None:
+    """Try it on this machine: a local chain, operators, batches, and kills in the middle.
+
+    Exactly as many operators are up as the quorum needs, so that a single lost signature would
+    leave its batch unverified. Ends with a checked summary; exit code 1 when anything is off.
+    """
+    from devnet import demo as play, painters  # noqa: PLC0415 - what only this command needs
+
+    with painters.painter() as painter:
+        outcome = asyncio.run(play.perform(play.Plan(batches, operators, kill_every), painter))
+    click.echo(painters.report(outcome))
+    if outcome.problems:
+        ctx.exit(1)

@@ -3,8 +3,13 @@ use ark_ec::short_weierstrass::{Affine, Projective, SWCurveConfig};
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{batch_inversion, AdditiveGroup, Field, Zero};
 
-/// (plane, digit, point), for 2^(shift * plane) * digit * point.
-pub type Term<P> = (usize, i16, Affine<P>);
+/// 2^(shift * plane) * digit * point, as a part of one of several sums.
+pub struct Term<P: SWCurveConfig> {
+    pub sum: usize,
+    pub plane: usize,
+    pub digit: i16,
+    pub point: Affine<P>,
+}
 
 /// p + q, given the inverse of the slope's denominator.
 fn add<P: SWCurveConfig>(p: &Affine<P>, q: &Affine<P>, inverse: &P::BaseField) -> Affine<P> {
@@ -55,24 +60,40 @@ fn bucket_sums<P: SWCurveConfig>(
     sizes.iter().map(sum).collect()
 }
 
-/// Sum of the terms, with |digit| <= 2^(shift - 1) and plane < planes.
-pub fn combine<P: SWCurveConfig>(terms: &[Term<P>], planes: usize, shift: usize) -> Affine<P> {
-    let half = 1 << (shift - 1);
-    let bucket = |t: &Term<P>| t.0 * half + t.1.unsigned_abs() as usize - 1;
-    let mut sizes = vec![0; planes * half];
-    terms.iter().filter(|t| t.1 != 0).for_each(|t| sizes[bucket(t)] += 1);
+/// How factors are cut: |digit| <= 2^(shift - 1), and planes * shift is at least their bits.
+#[derive(Clone, Copy)]
+pub struct Cut {
+    pub planes: usize,
+    pub shift: usize,
+}
+
+/// Several sums at once, so that they share inversions.
+pub fn combine<P: SWCurveConfig>(terms: &[Term<P>], sums: usize, cut: Cut) -> Vec<Affine<P>> {
+    let half = 1 << (cut.shift - 1);
+    let bucket = |t: &Term<P>| {
+        (t.sum * cut.planes + t.plane) * half + t.digit.unsigned_abs() as usize - 1
+    };
+    let used = || terms.iter().filter(|t| t.digit != 0);
+    let mut sizes = vec![0; sums * cut.planes * half];
+    used().for_each(|t| sizes[bucket(t)] += 1);
     let starts = sizes.iter().scan(0, |sum, n| { *sum += n; Some(*sum - n) });
     let mut next: Vec<usize> = starts.collect();
     let mut sorted = vec![Affine::identity(); sizes.iter().sum()];
-    for t in terms.iter().filter(|t| t.1 != 0) {
-        sorted[next[bucket(t)]] = if t.1 < 0 { -t.2 } else { t.2 };
+    for t in used() {
+        sorted[next[bucket(t)]] = if t.digit < 0 { -t.point } else { t.point };
         next[bucket(t)] += 1;
     }
-    let planes = bucket_sums(sorted, sizes);
-    planes.chunks(half).rev().fold(Projective::zero(), |mut total, plane| {
+    let buckets = bucket_sums(sorted, sizes);
+    let totals = buckets.chunks(cut.planes * half).map(|sum| weigh(sum, half, cut.shift));
+    Projective::normalize_batch(&totals.collect::<Vec<_>>())
+}
+
+/// Sum of 2^(shift * plane) * digit * bucket, digits counting from 1.
+fn weigh<P: SWCurveConfig>(buckets: &[Affine<P>], half: usize, shift: usize) -> Projective<P> {
+    buckets.chunks(half).rev().fold(Projective::zero(), |mut total, plane| {
         (0..shift).for_each(|_| { total.double_in_place(); });
         let mut running = Projective::zero();
         plane.iter().rev().for_each(|sum| { running += sum; total += &running; });
         total
-    }).into_affine()
+    })
 }

@@ -1,5 +1,6 @@
 //! Which signatures of several groups, each on its own message, do not verify.
-use crate::{points, sums::combine};
+use crate::points;
+use crate::sums::{combine, Cut, Term};
 use ark_bn254::{Bn254, Config, Fr, G1Affine, G1Projective, G2Affine, G2Projective};
 use ark_ec::{bn::G2Prepared, pairing::Pairing, pairing::PairingOutput, AffineRepr, CurveGroup};
 use ark_ff::{AdditiveGroup, PrimeField, Zero};
@@ -43,9 +44,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn times(&self, point: &G1Affine) -> G1Affine {
+    fn times(&self, point: &G1Affine) -> G1Projective {
         let factor = self.digits.iter().rev().fold(0i128, |sum, &d| sum * 256 + d as i128);
-        let product = point.mul_bigint([factor.unsigned_abs() as u64]).into_affine();
+        let product = point.mul_bigint([factor.unsigned_abs() as u64]);
         if factor < 0 { -product } else { product }
     }
 }
@@ -60,41 +61,67 @@ fn nibbles(digits: &[i8; 8]) -> impl Iterator<Item = (usize, i16, i16)> + '_ {
     })
 }
 
-/// The sum of factor * key. Above about 64 keys one set of 128 buckets beats two of 8.
-fn weighted_keys(entries: &[Entry]) -> G2Affine {
-    let mut terms = Vec::with_capacity(16 * entries.len());
-    if entries.len() > 64 {
-        for e in entries {
-            terms.extend((0..8).map(|j| (0, e.digits[j] as i16, e.key.0[j])));
+const BYTES: Cut = Cut { planes: 1, shift: 8 };
+const NIBBLES: Cut = Cut { planes: 2, shift: 4 };
+const WINDOWS: Cut = Cut { planes: 16, shift: 4 };
+
+/// For each group the sum of factor * key; keys carry their multiples by 256^j, so that nothing
+/// is doubled. Above about 64 keys one set of 128 buckets beats two of 8.
+fn weighted_keys(groups: &[&[Entry]]) -> Vec<G2Affine> {
+    let (wide, narrow): (Vec<_>, Vec<_>) =
+        (0..groups.len()).partition(|&i| groups[i].len() > 64);
+    let mut terms = vec![];
+    for (sum, &i) in wide.iter().enumerate() {
+        for e in groups[i] {
+            terms.extend((0..8).map(|j| {
+                Term { sum, plane: 0, digit: e.digits[j] as i16, point: e.key.0[j] }
+            }));
         }
-        return combine(&terms, 1, 8);
     }
+    let wide_sums = combine(&terms, wide.len(), BYTES);
+    terms.clear();
+    for (sum, &i) in narrow.iter().enumerate() {
+        for e in groups[i] {
+            for (j, low, high) in nibbles(&e.digits) {
+                let point = e.key.0[j];
+                terms.push(Term { sum, plane: 0, digit: low, point });
+                terms.push(Term { sum, plane: 1, digit: high, point });
+            }
+        }
+    }
+    let narrow_sums = combine(&terms, narrow.len(), NIBBLES);
+    let mut sums = vec![G2Affine::identity(); groups.len()];
+    wide.into_iter().zip(wide_sums).for_each(|(i, sum)| sums[i] = sum);
+    narrow.into_iter().zip(narrow_sums).for_each(|(i, sum)| sums[i] = sum);
+    sums
+}
+
+/// The sum of factor * signature.
+fn weighted_signatures<'a>(entries: impl Iterator<Item = &'a Entry>) -> G1Affine {
+    let mut terms = vec![];
     for e in entries {
         for (j, low, high) in nibbles(&e.digits) {
-            terms.extend([(0, low, e.key.0[j]), (1, high, e.key.0[j])]);
+            let point = e.signature;
+            terms.push(Term { sum: 0, plane: 2 * j, digit: low, point });
+            terms.push(Term { sum: 0, plane: 2 * j + 1, digit: high, point });
         }
     }
-    combine(&terms, 2, 4)
+    combine(&terms, 1, WINDOWS)[0]
 }
 
 /// The product over the parts of e(hash, sum of factor * key), divided by e(sum of factor *
 /// signature, g2): zero (one, written additively) when every entry verifies, and otherwise only
 /// with probability 2^-63; never otherwise for a lone entry.
 fn defect(parts: &[Part]) -> Defect {
-    let mut terms = vec![];
-    let (mut left, mut right) = (vec![], vec![]);
-    for (hash, entries) in parts {
-        for e in *entries {
-            for (j, low, high) in nibbles(&e.digits) {
-                terms.extend([(2 * j, low, e.signature), (2 * j + 1, high, e.signature)]);
-            }
-        }
-        match entries {
-            [one] => { left.push(one.times(hash)); right.push(one.key.lines()) }
-            many => { left.push(*hash); right.push(weighted_keys(many).into()) }
-        }
-    }
-    left.push(-combine(&terms, 16, 4));
+    let (lone, several): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|p| p.1.len() == 1);
+    // A lone signature's key has its line table: the factor goes to the message.
+    let messages: Vec<_> = lone.iter().map(|(hash, entries)| entries[0].times(hash)).collect();
+    let mut left = G1Projective::normalize_batch(&messages);
+    let mut right: Vec<Lines> = lone.iter().map(|(_, entries)| entries[0].key.lines()).collect();
+    let groups: Vec<&[Entry]> = several.iter().map(|(_, entries)| *entries).collect();
+    left.extend(several.iter().map(|(hash, _)| *hash));
+    right.extend(weighted_keys(&groups).into_iter().map(Lines::from));
+    left.push(-weighted_signatures(parts.iter().flat_map(|(_, entries)| entries.iter())));
     right.push(G2_LINES.clone());
     Bn254::multi_pairing(left, right)
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aggregator.ports import Standing
-from aggregator.verify import BOUNDS, Lane, Verifier, lane
+from aggregator.verify import BOUNDS, LINGER_AFTER, Lane, Verifier, lane
 from aligned.bls.backend import Group, Key, Runs
 from aligned.errors import Unavailable
 from aligned.model import BatchId, Entry, OperatorId, Signature
@@ -164,6 +164,27 @@ async def test_the_loop_stays_free_and_what_arrives_meanwhile_forms_the_next_gro
     assert bench.sizes == [[1], [8]]
 
 
+async def test_after_a_large_call_the_next_one_lets_more_join() -> None:
+    bench = Bench()
+    loop = asyncio.get_running_loop()
+    later = [good(proven(), operator, on=2) for operator in range(5)]
+
+    def submit_next() -> None:
+        if later:
+            bench.submit(later.pop())
+            loop.call_soon(submit_next)
+
+    def once(_: Brought) -> None:
+        bench.on_verdict = lambda _: None
+        submit_next()
+
+    bench.on_verdict = once
+    bench.backend.before_answer = lambda _: bench.clock.advance(1)
+    bench.submit(*(good(proven(), operator) for operator in range(LINGER_AFTER)))
+    await bench.run()
+    assert bench.sizes == [[LINGER_AFTER], [5]]
+
+
 @pytest.mark.parametrize("runs", Runs)
 async def test_no_call_exceeds_the_bounds_of_its_backend(runs: Runs) -> None:
     bench = Bench(runs)
@@ -226,7 +247,7 @@ async def test_a_new_connection_has_one_signature_in_a_group_until_it_is_proven(
     standing = new()
     bench.submit(*(good(standing, 1, on=number) for number in range(5)), good(new(), 2))
     await bench.run()
-    assert bench.sizes == [[1], [1], [1, 1, 1, 1]]
+    assert bench.sizes == [[1, 1], [1, 1, 1, 1]]
 
 
 async def test_a_failure_makes_suspects_of_what_still_waits() -> None:
@@ -234,9 +255,18 @@ async def test_a_failure_makes_suspects_of_what_still_waits() -> None:
     standing = new()
     bench.submit(*(junk(standing, 1, on=number) for number in range(3)), good(new(), 2))
     await bench.run()
-    assert bench.sizes == [[1], [1], [1], [1]]
-    assert bench.verdicts[1][1]
+    assert bench.sizes == [[1, 1], [1], [1]]
+    assert [is_good for _, is_good in bench.verdicts] == [False, True, False, False]
     assert standing.failures == 3
+
+
+async def test_what_does_not_fit_into_a_call_keeps_its_place() -> None:
+    bench = Bench()
+    one, other = new(), new()
+    checks = [good(one, 1, on=1), good(one, 1, on=2), good(other, 2, on=3), good(other, 2, on=4)]
+    bench.submit(*checks)
+    await bench.run()
+    assert [check for check, _ in bench.verdicts] == [checks[i] for i in (0, 2, 1, 3)]
 
 
 def _closed_loop(bench: Bench, *standings: Callable[[], Standing]) -> Counter[Lane]:

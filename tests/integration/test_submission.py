@@ -18,6 +18,13 @@ def backend() -> Backend:
     return choose.choose("auto")
 
 
+@pytest.fixture(autouse=True)
+async def _calm_market(chain: Network) -> None:
+    """Other tests move the base fee, which no snapshot brings back."""
+    await chain.anvil.set_base_fee(10**9)
+    await chain.anvil.mine()
+
+
 @pytest.mark.parametrize("silent", [0, 1], ids=["everybody", "one-non-signer"])
 async def test_a_quorum_becomes_a_verified_batch(
     chain: Network, backend: Backend, silent: int

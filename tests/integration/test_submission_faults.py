@@ -25,6 +25,12 @@ def backend() -> Backend:
     return choose.choose("auto")
 
 
+@pytest.fixture(autouse=True)
+async def _calm_market(chain: Network) -> None:
+    """Other tests move the base fee, which no snapshot brings back."""
+    await mine_at(chain, GWEI)
+
+
 @pytest.fixture
 async def batcher(chain: Network) -> Batcher:
     batcher = Batcher(chain)

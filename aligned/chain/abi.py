@@ -26,7 +26,6 @@ BATCHES_STATE: Final = bytes.fromhex("b099627e")
 BATCHERS_BALANCES: Final = bytes.fromhex("f474b520")
 ALIGNED_AGGREGATOR: Final = bytes.fromhex("4a5bf632")
 RESPOND_TO_TASK_V2: Final = bytes.fromhex("ab21739a")
-CHECK_SIGNATURES: Final = bytes.fromhex("4ae07c37")
 
 # OperatorStateRetriever
 GET_OPERATOR_STATE: Final = bytes.fromhex("3563b0d1")
@@ -37,14 +36,11 @@ BLS_APK_REGISTRY: Final = bytes.fromhex("5df45946")
 STAKE_REGISTRY: Final = bytes.fromhex("68304835")
 
 # BLSApkRegistry
-GET_APK_INDICES: Final = bytes.fromhex("d5254a8c")
-GET_APK_HASH: Final = bytes.fromhex("68bccaac")
 GET_OPERATOR_FROM_PUBKEY_HASH: Final = bytes.fromhex("47b314e8")
 
 # StakeRegistry
 GET_TOTAL_STAKE_INDICES: Final = bytes.fromhex("81c07502")
 GET_TOTAL_STAKE: Final = bytes.fromhex("c8294c56")
-GET_CURRENT_TOTAL_STAKE: Final = bytes.fromhex("d5eccc05")
 
 NEW_BATCH_V3: Final = bytes.fromhex(
     "8801fc966deb2c8f563a103c35c9e80740585c292cd97518587e6e7927e6af55"

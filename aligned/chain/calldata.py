@@ -86,24 +86,12 @@ def respond_to_task(certificate: Certificate, indices: Indices) -> bytes:
     )
 
 
-def check_signatures(certificate: Certificate, indices: Indices) -> bytes:
-    """Return the call data of a dry run of the signature check alone, which anyone may call.
-
-    Source: ``BLSSignatureChecker.checkSignatures(bytes32,uint32,NonSignerStakesAndSignature)``,
-    with the three arguments of Aligned's fork.
-    """
-    return abi.CHECK_SIGNATURES + encode(
-        ("bytes32", "uint32", abi.CERTIFICATE),
-        (certificate.batch_id, certificate.created.number, _words(certificate, indices)),
-    )
-
-
 def _words(certificate: Certificate, indices: Indices) -> tuple[object, ...]:
     return (
         indices.non_signer_bitmap,
         [_point(key) for key in certificate.non_signer_keys],
         [_point(certificate.quorum_apk)],
-        swap_g2(certificate.apk_g2),
+        _swap_g2(certificate.apk_g2),
         _point(certificate.sigma),
         indices.quorum_apk,
         indices.total_stake,
@@ -115,7 +103,7 @@ def _point(point: bytes) -> tuple[bytes, bytes]:
     return point[:32], point[32:]
 
 
-def swap_g2(point: G2Point) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+def _swap_g2(point: G2Point) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
     """Return the words of a key as contracts order them: imaginary part first."""
     return (point[32:64], point[:32]), (point[96:], point[64:96])
 
@@ -215,24 +203,6 @@ def stake_registry() -> bytes:
 def get_operator_from_pubkey_hash(operator_id: OperatorId) -> bytes:
     """Return the call data that asks the key registry for an operator's address, zero if none."""
     return abi.GET_OPERATOR_FROM_PUBKEY_HASH + operator_id
-
-
-def get_apk_hash(block: int, index: int) -> bytes:
-    """Return the call data that reads the hash of the quorum's key, to be compared with ours.
-
-    Source: ``BLSApkRegistry.getApkHashAtBlockNumberAndIndex(uint8,uint32,uint256)``, bytes24.
-    """
-    return abi.GET_APK_HASH + encode(("uint8", "uint32", "uint256"), (QUORUM_NUMBER, block, index))
-
-
-def parse_apk_hash(answer: bytes) -> bytes:
-    """Return the first 24 bytes of keccak256(x ‖ y).
-
-    Raises:
-        Undecodable: These are not the bytes of such an answer.
-    """
-    (found,) = _decode(("bytes24",), answer)
-    return bytes(found)
 
 
 def get_total_stake_indices(block: int) -> bytes:

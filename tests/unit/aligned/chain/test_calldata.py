@@ -60,7 +60,6 @@ def certificate() -> Certificate:
         (abi.BATCHERS_BALANCES, "batchersBalances(address)"),
         (abi.ALIGNED_AGGREGATOR, "alignedAggregator()"),
         (abi.RESPOND_TO_TASK_V2, f"respondToTaskV2(bytes32,address,{CONTRACT_TYPES})"),
-        (abi.CHECK_SIGNATURES, f"checkSignatures(bytes32,uint32,{CONTRACT_TYPES})"),
         (abi.GET_OPERATOR_STATE, "getOperatorState(address,bytes,uint32)"),
         (
             abi.GET_CHECK_SIGNATURES_INDICES,
@@ -68,12 +67,9 @@ def certificate() -> Certificate:
         ),
         (abi.BLS_APK_REGISTRY, "blsApkRegistry()"),
         (abi.STAKE_REGISTRY, "stakeRegistry()"),
-        (abi.GET_APK_INDICES, "getApkIndicesAtBlockNumber(bytes,uint256)"),
-        (abi.GET_APK_HASH, "getApkHashAtBlockNumberAndIndex(uint8,uint32,uint256)"),
         (abi.GET_OPERATOR_FROM_PUBKEY_HASH, "getOperatorFromPubkeyHash(bytes32)"),
         (abi.GET_TOTAL_STAKE_INDICES, "getTotalStakeIndicesAtBlockNumber(uint32,bytes)"),
         (abi.GET_TOTAL_STAKE, "getTotalStakeAtBlockNumberFromIndex(uint8,uint32,uint256)"),
-        (abi.GET_CURRENT_TOTAL_STAKE, "getCurrentTotalStake(uint8)"),
     ],
 )
 def test_selectors_are_those_of_the_signatures(selector: bytes, signature: str) -> None:
@@ -115,13 +111,6 @@ def test_an_answer_is_encoded_as_the_contract_declares_it() -> None:
         ),
     )
     assert data == abi.RESPOND_TO_TASK_V2 + expected
-
-
-def test_a_dry_run_carries_the_same_certificate_for_the_reference_block() -> None:
-    data = calldata.check_signatures(certificate(), INDICES)
-    message, block, words_ = decode(("bytes32", "uint32", CONTRACT_TYPES), data[4:])
-    assert (data[:4], message, block) == (abi.CHECK_SIGNATURES, b"\xbb" * 32, 9)
-    assert words_[3] == ((21, 20), (31, 30))
 
 
 def test_indices_come_in_the_readers_order_not_the_answers() -> None:
@@ -169,17 +158,12 @@ def test_a_batch_record_is_read() -> None:
         pytest.param(calldata.parse_check_signatures_indices, words(32), id="cut"),
         pytest.param(calldata.parse_total_stake_indices, words(32, 0), id="no index"),
         pytest.param(calldata.parse_address, words(1 << 200), id="no address"),
-        pytest.param(calldata.parse_apk_hash, b"\x01" * 31, id="no hash"),
         pytest.param(calldata.parse_uint, b"", id="no number"),
     ],
 )
 def test_what_is_no_answer_is_not_decoded(parse: object, answer: bytes) -> None:
     with pytest.raises(Undecodable):
         parse(answer)  # type: ignore[operator]  # of functions with different results
-
-
-def test_a_key_hash_is_24_bytes() -> None:
-    assert calldata.parse_apk_hash(b"\x07" * 24 + bytes(8)) == b"\x07" * 24
 
 
 @pytest.mark.parametrize("count", [0, 1, 200], ids=lambda n: f"{n} non-signers")

@@ -71,7 +71,7 @@ class Bounds(NamedTuple):
 
 BOUNDS = {
     Runs.THREAD: Bounds(512, 64, 64),
-    Runs.LOOP: Bounds(64, 4, 8),
+    Runs.LOOP: Bounds(64, 12, 8),
     Runs.PROCESS: Bounds(64, 16, 8),
 }
 """About 15 ms, 10 ms (of a loop that stands still) and 3 s, by ``bench/bls.py``."""

@@ -5,6 +5,7 @@ Every implementation of a port, fakes included, passes the same suite in ``tests
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,16 @@ class ReplyCode(IntEnum):
     """Stored durably by this replica."""
     REFUSED = 1
     """Never right as sent: wrong hash, or a bad signature under a known key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the chain has settled."""
+
+    height: int
+    finalized: int
+    oldest: int
+    """First block of the expiry window."""
 
 
 class Clock(Protocol):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aggregator.batches import Batches
+    from aggregator.ports import Progress
     from aligned.model import BatchId
 
 logger = logging.getLogger(__name__)
@@ -34,16 +35,6 @@ class Forgets(Protocol):
         Raises:
             StoreUnavailable: The store is away.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the chain has settled."""
-
-    height: int
-    finalized: int
-    oldest: int
-    """First block of the expiry window."""
 
 
 class Watched(Protocol):

@@ -21,7 +21,7 @@ from aggregator import ports
 from aggregator.chain.heads import Heads
 from aggregator.chain.outage import Outage
 from aggregator.chain.window import Scope, Window
-from aggregator.sweep import Progress
+from aggregator.ports import Progress
 from aligned.chain import blocks
 from aligned.errors import ChainUnavailable
 from aligned.model import BlockRef

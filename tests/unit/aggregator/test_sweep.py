@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from aggregator.batches import Batches
-from aggregator.sweep import ORPHAN_BLOCKS, Progress, settled
+from aggregator.ports import Progress
+from aggregator.sweep import ORPHAN_BLOCKS, settled
 from tests.fakes.builders import a_batch_id, batch, block, entry
 
 PROGRESS = Progress(height=10_000, finalized=9_936, oldest=5_000)

@@ -69,6 +69,8 @@ class Gap:
     killed_at: float
     held: int
     """Signatures acknowledged for it by then."""
+    total: int
+    """And for all batches."""
     seconds: float | None = None
     """Until an operator got its next acknowledgement."""
 
@@ -216,6 +218,7 @@ class Play:
         while True:
             for row in self._stage.rows:
                 await self._look(row)
+            self._end_gap()
             self._painter.refresh(self._stage)
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -223,7 +226,6 @@ class Play:
         posted = row.posted
         acknowledged = len(self._fleet.book.acknowledged(posted.batch_id))
         if acknowledged > row.acknowledged:
-            self._end_gap()
             row.acknowledged = acknowledged
             if acknowledged == self._stage.needed:
                 self._painter.event(f"batch {row.number}: quorum, {acknowledged} signatures")
@@ -233,8 +235,9 @@ class Play:
                 self._painter.event(f"batch {row.number} verified, transaction {row.answers[0]}")
 
     def _end_gap(self) -> None:
+        total = self._total()
         for gap in self._stage.gaps:
-            if gap.seconds is None:
+            if gap.seconds is None and total > gap.total:
                 gap.seconds = time.monotonic() - gap.killed_at
                 self._painter.event(
                     f"next signature acknowledged {gap.seconds * 1000:.0f} ms after the kill"
@@ -245,9 +248,12 @@ class Play:
             await asyncio.sleep(self._plan.kill_every)
             row = await self._half_collected()
             self._daemon.kill()
-            gap = Gap(row.number, time.monotonic(), row.acknowledged)
-            self._stage.gaps.append(gap)
+            killed_at = time.monotonic()
             self._stage.aggregator = "KILLED"
+            await asyncio.sleep(_LOOK_SECONDS)  # for replies that were on their way
+            held = len(self._fleet.book.acknowledged(row.posted.batch_id))
+            gap = Gap(row.number, killed_at, held, self._total())
+            self._stage.gaps.append(gap)
             self._painter.event(
                 f"aggregator killed (SIGKILL) with {gap.held} of {self._stage.needed} signatures "
                 f"of batch {gap.batch} acknowledged"
@@ -257,6 +263,9 @@ class Play:
             await self._daemon.ready()
             self._stage.aggregator = f"running, pid {self._daemon.pid}"
             self._painter.event(f"aggregator started again, pid {self._daemon.pid}")
+
+    def _total(self) -> int:
+        return sum(delivery.acknowledged for delivery in self._fleet.book.deliveries)
 
     async def _half_collected(self) -> Row:
         while True:

@@ -61,6 +61,8 @@ class Faults:
 
     hang: bool = False
     """Hold every request until this is off again."""
+    hanging: set[str] = field(default_factory=set)
+    """Hold the calls of these methods, before they are forwarded, until they are taken out."""
     delay_seconds: float = 0.0
     """Answer later."""
     status: int | None = None

@@ -90,7 +90,7 @@ class Proxy:
             self.port = self._runner.addresses[0][1]
 
     async def held(self) -> None:
-        """Wait until a request has been held by ``Faults.hang``, now or before."""
+        """Wait until a request or call has been held, now or before."""
         await self._holding.wait()
 
     async def _handle(self, request: web.Request) -> web.Response:
@@ -113,6 +113,9 @@ class Proxy:
     async def _answer(self, call: dict[str, Any]) -> dict[str, Any]:
         self._count(call)
         answer = {"jsonrpc": "2.0", "id": call.get("id")}
+        while call["method"] in self.faults.hanging:
+            self._holding.set()
+            await asyncio.sleep(_POLL_SECONDS)
         try:
             result = await self._result(call["method"], call.get("params", []))
         except CallFailed as failed:

@@ -93,6 +93,20 @@ async def test_a_hanging_endpoint_answers_when_it_no_longer_hangs(proxy: Proxy, 
     assert waiting.result() == "0x7a69"
 
 
+async def test_one_method_may_hang_and_is_not_forwarded(
+    chain: Network, proxy: Proxy, node: Node
+) -> None:
+    proxy.faults.hanging.add("anvil_mine")
+    async with asyncio.TaskGroup() as group:
+        held = group.create_task(node.call("anvil_mine"))
+        await proxy.held()
+        head = await node.call("eth_blockNumber")
+        assert await chain.node.call("eth_blockNumber") == head
+        proxy.faults.hanging.clear()
+    assert held.done()
+    assert await chain.anvil.head() == int(head, 16) + 1
+
+
 async def test_a_slow_endpoint_answers(proxy: Proxy, node: Node) -> None:
     proxy.faults.delay_seconds = 0.05
     clock = asyncio.get_running_loop().time

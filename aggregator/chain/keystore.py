@@ -1,7 +1,7 @@
 """Edge: the key in an Ethereum keystore V3 file.
 
 Decrypting takes 256 MB and a second, so a child process does it and hands the key back through a
-pipe; key and password are in nobody's arguments or environment. This module is also that child.
+pipe; key and password are in nobody's arguments or environment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ DECRYPT_SECONDS = 60.0
 """A slow machine takes ten; more is a hang."""
 
 _KILLED = -9
-_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ async def _decrypt(keystore: str, password: str, path: Path) -> bytes:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "aggregator.chain.keystore",
+        "aggregator.chain.decrypt",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -184,32 +183,3 @@ def _answer(output: bytes, status: int | None, path: Path) -> bytes:
         msg = f"keystore {path}: {answer['error']}"
         raise SignerUnavailable(msg)
     return bytes.fromhex(answer["key"])
-
-
-def _child(request: bytes) -> dict[str, str]:
-    """Decrypt. Runs in the child: the process ends right after."""
-    wanted = json.loads(request)
-    try:
-        keystore = json.loads(wanted["keystore"])
-    except ValueError:
-        return {"error": "it is not JSON; a keystore V3 file is expected"}
-    if not isinstance(keystore, dict) or keystore.get("version") != _VERSION:
-        return {"error": 'it is not a keystore V3 (a JSON object with "version": 3)'}
-    try:
-        return {"key": Account.decrypt(keystore, wanted["password"]).hex()}
-    except (ValueError, KeyError, TypeError, NotImplementedError, MemoryError) as problem:
-        return {"error": _explain(problem)}
-
-
-def _explain(problem: Exception) -> str:
-    match problem:
-        case MemoryError():
-            return "there is not enough memory: decrypting needs 256 MB for a second"
-        case ValueError() if "MAC" in str(problem):
-            return "the password is wrong"
-        case _:
-            return f"it is not a complete keystore V3: {problem!r}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_child(sys.stdin.buffer.read())))

@@ -46,8 +46,6 @@ class RemoteSigner:
         self._stamp: tuple[int, ...] = ()
         self._opening = asyncio.Lock()
         url = urlsplit(settings.url)
-        if url.scheme not in {"http", "https"}:
-            raise BadConfiguration(("signer.url: must begin with http:// or https://",))
         if settings.token_file and url.scheme == "http" and url.hostname not in _LOOPBACK:
             raise BadConfiguration(("signer.url: a token needs https:// (or this machine)",))
         self._host = url.hostname or "signer"
@@ -99,7 +97,8 @@ class RemoteSigner:
         try:
             answer = json.loads(content)
             if error := answer.get("error"):
-                msg = f"{self._host} refuses to sign: {error.get('message', error)}"
+                words = error.get("message", error) if isinstance(error, dict) else error
+                msg = f"{self._host} refuses to sign: {words}"
                 raise SignerUnavailable(msg)
             text = answer["result"]
             text = text["raw"] if isinstance(text, dict) else text  # clef wraps the bytes

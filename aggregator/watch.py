@@ -254,7 +254,6 @@ class Watch:
             },
         )
         self._window.retract(step.gone, step.head.number)
-        self._read = None
         if step.is_deep:
             logger.error(
                 "reorg deeper than finality: everything is read again. See whether the endpoints "
@@ -272,7 +271,7 @@ class Watch:
     async def _final(self, head: Header) -> BlockRef:
         header = await blocks.finalized(self._rpc)
         if header is not None:
-            return header.ref if header.number <= head.number else head.ref
+            return header.ref
         number = max(head.number - blocks.FINALITY_DEPTH, 0)
         known = self._heads.hash_at(number)
         if known is None:

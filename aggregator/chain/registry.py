@@ -260,8 +260,6 @@ class Registry:
             return await self._read_set_in(block, block)
         except BlockMissing:
             head = await blocks.latest(self._rpc)
-            if head.number <= block.number:
-                raise
             (canonical,) = await blocks.headers(self._rpc, [block.number])
             if canonical.hash != block.hash:
                 msg = f"block {block.number} 0x{block.hash.hex()} is not in the chain any more"

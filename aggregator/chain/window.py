@@ -83,7 +83,7 @@ class Window:
             BlockMissing: The events are of another branch: look again.
             ChainUnavailable: No endpoint answers.
         """
-        read_to = head.number if self._read_to is None else min(self._read_to, head.number)
+        read_to = head.number if self._read_to is None else self._read_to
         first = max(read_to + 1 - REREAD, self._scope.deployment_block)
         async for part in self._history(first, head.number):
             await self._take(part.batches, part.answered, finalized)

@@ -257,7 +257,7 @@ class Endpoints:
                 return 2
             return 1 if self._lags(endpoint, newest) else 0
 
-        return sorted((e for e in self._endpoints if not e.is_foreign), key=rank)
+        return sorted(self._endpoints, key=rank)
 
     def _newest_timestamp(self) -> int:
         return max((e.head_timestamp or 0 for e in self._endpoints if not e.is_foreign), default=0)

@@ -28,7 +28,7 @@ from tests.fakes.chain import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from aggregator.batches import BatchState
     from aligned.model import Batch, BlockRef
@@ -69,10 +69,22 @@ class PulsingNet(FakeNet):
     def __init__(self, nodes: dict[str, FakeNode], pulse: asyncio.Event) -> None:
         super().__init__(nodes)
         self._pulse = pulse
+        self._gates: dict[bytes, asyncio.Event] = {}
+        self.held = asyncio.Event()
+
+    def hold(self, method: str) -> asyncio.Event:
+        """Keep the answers to ``method`` until the returned event is set."""
+        gate = self._gates[method.encode()] = asyncio.Event()
+        return gate
 
     async def post(self, url: str, body: bytes) -> tuple[int, bytes]:
         self._pulse.set()
-        return await super().post(url, body)
+        answer = await super().post(url, body)
+        for method, gate in self._gates.items():
+            if method in body:
+                self.held.set()
+                await gate.wait()
+        return answer
 
 
 class World:
@@ -204,7 +216,7 @@ async def test_a_batch_that_was_finished_here_is_not_opened_again(world: World) 
     world.batches.finish([a_batch_id(1)])
     world.chain.mine()
     await world.look()
-    assert world.opened() == set()
+    assert len(world.batches) == 0
 
 
 async def test_a_finalized_answer_is_told_to_a_batch_held_here(world: World) -> None:
@@ -213,6 +225,16 @@ async def test_a_finalized_answer_is_told_to_a_batch_held_here(world: World) -> 
     world.chain.mine(new_batch(1))
     answer = world.chain.mine(batch_verified(1))
     await world.look()
+    assert world.state().answered == answer
+
+
+async def test_a_scan_tells_a_finalized_answer_to_a_batch_held_here(world: World) -> None:
+    world.batches.keep([entry(1)], height=1)
+    world.chain.mine(new_batch(1))
+    answer = world.chain.mine(batch_verified(1))
+    world.chain.mine_many(200)
+    await world.watch.poll()
+    await world.watch.rescan()
     assert world.state().answered == answer
 
 
@@ -278,6 +300,31 @@ async def test_events_of_another_branch_are_not_taken(world: World) -> None:
     world.node.before = lambda _method, _params: None
     await world.look()
     assert world.opened() == {2}
+
+
+async def test_an_answer_of_another_branch_is_not_taken(world: World) -> None:
+    world.chain.mine(new_batch(1))
+    world.chain.mine()
+
+    def switch(method: str, _params: list[Any]) -> None:
+        if method == "eth_getLogs":
+            world.chain.drop(1)
+            world.chain.mine(batch_verified(1))
+
+    world.node.before = switch
+    with pytest.raises(BlockMissing, match="another branch"):
+        await world.watch.poll()
+    assert world.opened() == {1}
+
+
+async def test_a_reorg_further_back_than_what_is_read_again_hides_nothing() -> None:
+    world = World(length=300)
+    await world.look()
+    world.chain.drop(100)
+    world.chain.mine(new_batch(1))
+    world.chain.mine_many(110)
+    await world.look()
+    assert world.opened() == {1}
 
 
 async def test_a_reorg_is_undone_even_when_reading_events_fails(world: World) -> None:
@@ -374,6 +421,22 @@ async def test_a_later_run_begins_where_everything_was_settled() -> None:
     assert world.node.asked.count("eth_getLogs") == 1
 
 
+async def test_only_the_first_scan_begins_later() -> None:
+    world = World(length=200)
+    world.watch = world.open(start=world.chain.blocks[100].ref)
+    await world.watch.poll()
+    firsts = []
+
+    def note(method: str, params: list[Any]) -> None:
+        if method == "eth_getLogs":
+            firsts.append(int(params[0]["fromBlock"], 16))
+
+    world.node.before = note
+    await world.watch.rescan()
+    await world.watch.rescan()
+    assert firsts == [100, 0]
+
+
 async def test_a_start_in_another_branch_is_ignored() -> None:
     world = World(length=0)
     world.chain.mine(new_batch(1))
@@ -398,6 +461,29 @@ async def test_a_batch_whose_events_are_hidden_is_closed_by_storage(world: World
     assert world.state().answered == world.chain.head.ref
     assert world.state().batch is not None
     assert created.number < answer.number
+
+
+async def test_storage_says_nothing_of_batches_newer_than_its_state(world: World) -> None:
+    older = world.chain.head.ref
+    world.chain.mine(new_batch(1))
+    await world.look()
+    await world.watch._window.ask(list(world.batches), older)
+    assert world.opened() == {1}
+
+
+async def test_storage_of_a_branch_that_was_left_meanwhile_is_not_believed(world: World) -> None:
+    await world.watch.poll()
+    old = world.chain.head.ref
+    world.batches.open(_batch_at(world.chain.blocks[9].ref))
+    release = world.net.hold("eth_call")
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(_failure(world.watch._window.ask(list(world.batches), old)))
+        await world.net.held.wait()
+        world.chain.reorg(1)
+        await world.watch.poll()
+        release.set()
+    assert isinstance(asking.result(), BlockMissing)
+    assert world.opened() == {1}
 
 
 async def test_a_batch_that_storage_does_not_know_is_taken_back(world: World) -> None:
@@ -429,6 +515,26 @@ async def test_an_orphan_that_is_open_on_chain_is_opened_from_its_event(world: W
     world.batches.keep([entry(1)], height=195)
     await world.look()
     assert world.opened() == {1}
+
+
+async def test_an_orphan_older_than_the_window_stays_one() -> None:
+    world = World(length=0, expiry=50.0 * SECONDS)
+    world.chain.mine(new_batch(1))
+    world.chain.mine_many(200)
+    world.batches.keep([entry(1)], height=195)
+    await world.watch.poll()
+    await world.watch.rescan()
+    assert world.state().batch is None
+
+
+async def test_an_orphan_that_was_forgotten_is_asked_again(world: World) -> None:
+    for _ in range(2):
+        world.batches.keep([entry(1)], height=1)
+        await world.look()
+        world.batches.forget([a_batch_id(1)])
+        world.chain.mine()
+        await world.look()
+    assert world.node.asked.count("eth_call") == 2
 
 
 async def test_invented_batches_are_asked_once(world: World) -> None:
@@ -565,6 +671,25 @@ async def test_a_registry_that_is_away_delays_operators_only(
         await until(world, lambda: world.state(2).operators is not None)
 
 
+async def test_orphans_are_asked_about_while_the_chain_grows(world: World) -> None:
+    async with running(world):
+        await until(world, lambda: world.watch.is_complete)
+        world.batches.keep([entry(1)], height=world.chain.head.number)
+        for _ in range(4):
+            world.chain.mine()
+        await until(world, lambda: "eth_call" in world.node.asked)
+
+
+async def test_a_deep_reorg_has_everything_read_again_at_once() -> None:
+    world = World(length=0)
+    world.chain.mine(new_batch(1))
+    world.chain.mine_many(300)
+    async with running(world):
+        await until(world, lambda: world.opened() == {1})
+        world.chain.reorg(301)
+        await until(world, lambda: world.opened() == set())
+
+
 async def test_a_rescan_can_be_wanted_at_any_time(world: World) -> None:
     async with running(world):
         await until(world, lambda: world.watch.is_complete)
@@ -591,6 +716,14 @@ def _hide(world: World, is_hidden: Callable[[int], bool]) -> None:
         return [e for e in original(wanted) if not is_hidden(int(str(e["blockNumber"]), 16))]
 
     world.node._eth_getLogs = without  # type: ignore[method-assign]  # a fault of this story only
+
+
+async def _failure(work: Awaitable[None]) -> ChainUnavailable | None:
+    try:
+        await work
+    except ChainUnavailable as failure:
+        return failure
+    return None
 
 
 def _batch_at(block: BlockRef) -> Batch:

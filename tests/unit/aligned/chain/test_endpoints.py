@@ -367,6 +367,18 @@ async def test_a_url_file_is_read_again_when_it_changes(world: World, tmp_path: 
     assert await endpoints.call("eth_blockNumber", []) == "0xa"
 
 
+async def test_another_url_may_take_batches_again(world: World, tmp_path: Path) -> None:
+    world.first.refuses_batches = True
+    file = tmp_path / "url"
+    file.write_text(url("first"))
+    endpoints = Endpoints([Source(name="only", url_file=file)], CHAIN_ID, transport=world.net)
+    calls: list[Call] = [("eth_blockNumber", []), ("eth_chainId", [])]
+    await endpoints.call_many(calls)
+    file.write_text(url("second"))
+    await endpoints.call_many(calls)
+    assert world.second.exchanges == 2  # the proof of its chain, and the batch
+
+
 async def test_a_url_file_that_is_not_there_is_said(world: World, tmp_path: Path) -> None:
     endpoints = Endpoints(
         [Source(name="only", url_file=tmp_path / "none")], CHAIN_ID, transport=world.net

@@ -103,6 +103,26 @@ async def test_a_limit_is_tried_again_after_a_while() -> None:
     assert max(last - first + 1 for first, last in provider.ranges) > 2000
 
 
+async def test_small_ranges_say_nothing_of_larger_ones() -> None:
+    provider = FakeProvider([])
+    reader = logs(provider)
+    for number in range(5):
+        await reader.read(WANTED, number, number)
+    await reader.read(WANTED, 5, 10_000)
+    assert provider.ranges[5] == (5, 4 + FIRST_SPAN)
+
+
+async def test_denser_blocks_after_a_large_bite_are_read_in_smaller_ones() -> None:
+    provider = FakeProvider([])
+    reader = logs(provider)
+    await reader.read(WANTED, 0, FIRST_SPAN - 1)
+    provider.limit = 300
+    provider.requests.clear()
+    provider.ranges.clear()
+    await reader.read(WANTED, FIRST_SPAN, 10 * FIRST_SPAN)
+    assert len(provider.requests) - len(provider.ranges) <= 12  # 4 to find it, then now and then
+
+
 async def test_one_block_that_is_refused_is_the_end() -> None:
     with pytest.raises(ChainUnavailable, match="no log entries of block 0"):
         await logs(FakeProvider([], limit=0)).read(WANTED, 0, 5)

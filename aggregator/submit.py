@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from aggregator.batches import Batches, BatchState
     from aggregator.outbox import OutboxRow, Survey
     from aggregator.ports import Clock, Store
-    from aggregator.prove import Prover
     from aggregator.quorum import Tally
+    from aligned.chain.calldata import Certificate
     from aligned.model import (
         Batch,
         BatchId,
         BlockRef,
+        Entry,
         OperatorId,
+        OperatorSet,
+        Signature,
         Term,
         TransactionHash,
     )
@@ -62,6 +65,17 @@ class Transactor(Protocol):
     async def survey(self, batch: Batch, non_signers: Sequence[OperatorId]) -> Survey: ...
     async def answer(self, batch: Batch, data: bytes, survey: Survey) -> TransactionHash | None: ...
     async def run(self) -> NoReturn: ...
+
+
+class Prover(Protocol):
+    """Makes certificates; the contracts are on the implementation."""
+
+    async def certify(
+        self, batch: Batch, operators: OperatorSet, signatures: Mapping[OperatorId, Signature]
+    ) -> Certificate: ...
+    async def find_bad(
+        self, batch: Batch, operators: OperatorSet, signatures: Mapping[OperatorId, Signature]
+    ) -> Sequence[Entry]: ...
 
 
 class Milestones(Protocol):

@@ -28,7 +28,7 @@ from devnet.batcher import FEE_LIMIT, Batcher
 from devnet.network import Network
 from tests.fakes.bls import FakeBackend
 from tests.fakes.builders import SENDER, operator, root
-from tests.fakes.chain import (
+from tests.fakes.ethereum import (
     CHAIN_ID,
     CONTRACTS,
     FakeChain,

@@ -9,7 +9,7 @@ from aggregator.chain.heads import KEPT, Heads
 from aligned.chain.endpoints import Endpoints, Source
 from aligned.chain.rpc import BlockMissing
 from aligned.errors import ChainUnavailable
-from tests.fakes.chain import CHAIN_ID, FakeChain, FakeNet, FakeNode
+from tests.fakes.ethereum import CHAIN_ID, FakeChain, FakeNet, FakeNode
 
 if TYPE_CHECKING:
     from aligned.model import BlockRef

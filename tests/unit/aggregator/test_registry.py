@@ -22,7 +22,7 @@ from aligned.model import (
     operator_id,
 )
 from tests.fakes.bls import FakeBackend
-from tests.fakes.chain import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode, registration
+from tests.fakes.ethereum import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode, registration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

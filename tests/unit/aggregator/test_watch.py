@@ -16,7 +16,7 @@ from aligned.chain.rpc import BlockMissing
 from aligned.errors import ChainUnavailable
 from aligned.model import OperatorSet, Stake
 from tests.fakes.builders import a_batch_id, batch, entry, operator_id
-from tests.fakes.chain import (
+from tests.fakes.ethereum import (
     CHAIN_ID,
     CONTRACTS,
     SECONDS,

@@ -8,7 +8,15 @@ from aligned.chain.endpoints import Endpoints, Source
 from aligned.chain.rpc import BlockMissing, Undecodable
 from aligned.errors import BadConfiguration
 from aligned.model import Address
-from tests.fakes.chain import AGGREGATOR, CHAIN_ID, CONTRACTS, SECONDS, FakeChain, FakeNet, FakeNode
+from tests.fakes.ethereum import (
+    AGGREGATOR,
+    CHAIN_ID,
+    CONTRACTS,
+    SECONDS,
+    FakeChain,
+    FakeNet,
+    FakeNode,
+)
 
 
 def chain_of(length: int) -> tuple[FakeChain, FakeNode, Endpoints]:

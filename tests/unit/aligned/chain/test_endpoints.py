@@ -9,7 +9,7 @@ from aligned.chain.endpoints import FIRST_BACK_OFF, FOREIGN_BACK_OFF, Endpoints,
 from aligned.chain.rpc import BlockMissing, RpcError, eth_call, pinned
 from aligned.errors import BadConfiguration, ChainUnavailable
 from aligned.model import BlockHash
-from tests.fakes.chain import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode
+from tests.fakes.ethereum import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

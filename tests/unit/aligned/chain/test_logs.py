@@ -11,7 +11,7 @@ from aligned.chain import abi
 from aligned.chain.logs import FIRST_SPAN, Filter, Logs
 from aligned.chain.rpc import Broadcast, RpcError, Undecodable
 from aligned.errors import ChainUnavailable
-from tests.fakes.chain import CONTRACTS
+from tests.fakes.ethereum import CONTRACTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from web3.exceptions import Web3RPCError
 from aligned.chain.endpoints import Endpoints, Limits, Source
 from aligned.chain.provider import EndpointsProvider
 from aligned.errors import ChainUnavailable
-from tests.fakes.chain import CHAIN_ID, FakeChain, FakeNet, FakeNode
+from tests.fakes.ethereum import CHAIN_ID, FakeChain, FakeNet, FakeNode
 
 RAW = b"\x02\x01"
 

@@ -87,8 +87,8 @@ class SentinelGroup:
         self._place()
         for index in range(len(self.machines)):
             self.start_server(index, primary=0)
-        for index in range(len(self.machines)):
-            self._wait(lambda index=index: self._answers(index), f"server {index} starts")  # type: ignore[misc]
+        # A Sentinel asks a primary for its replicas when it starts, and then every ten seconds.
+        self._wait(lambda: self._replicas_of(0) == len(self.machines) - 1, "replicas are in sync")
         for index in range(len(self.machines)):
             self.start_sentinel(index, primary=0)
         self._wait(self.is_settled, "the group finds itself")
@@ -192,19 +192,26 @@ class SentinelGroup:
             wanted = "master\n" if machine.public_port == port else "slave\n"
             if not role.startswith(wanted) or (wanted == "slave\n" and "connected" not in role):
                 return False
-            if wanted == "master\n" and role.count("127.0.0.1") != others:
+            if wanted == "master\n" and self._replicas_of(index) != others:
                 return False
             if index != 0 and self._names(index) != port:
                 return False
         return True
 
     def settle(self) -> None:
-        """Wait until ``is_settled``.
+        """Wait until ``is_settled``; former primaries are demoted at once, not after 10 s.
 
         Raises:
             GroupFailed: It does not happen.
         """
-        self._wait(self.is_settled, "the group settles")
+        self._wait(lambda: self.is_settled() or self._demote(), "the group settles")
+
+    def _demote(self) -> bool:
+        port = self.primary_port()
+        for machine in self.machines if port is not None else ():
+            if machine.public_port != port and self._replicas_of(machine.index) >= 0:
+                self.ask(machine.port, "REPLICAOF", "127.0.0.1", str(port))
+        return False
 
     def ask(self, port: int, *words: str) -> str:
         """Send one command to a port, past the relays; return the reply's lines, empty: none."""
@@ -226,8 +233,10 @@ class SentinelGroup:
             )
         return ""
 
-    def _answers(self, index: int) -> bool:
-        return self.ask(self.machines[index].port, "PING") != ""
+    def _replicas_of(self, index: int) -> int:
+        """Return how many replicas a primary has; -1: it is none."""
+        role = self.ask(self.machines[index].port, "ROLE")
+        return role.count("127.0.0.1") if role.startswith("master\n") else -1
 
     def _names(self, index: int) -> int | None:
         words = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)

@@ -27,6 +27,18 @@ WAIT_MILLISECONDS = 500
 """For a replica to have the write. The server looks at its clock every 100 ms only."""
 
 
+class Unconfirmed(StoreUnavailable):
+    """The primary has the write, but too few of its replicas said in time that they have it too.
+
+    Attributes:
+        reply: What the script returned.
+    """
+
+    def __init__(self, reply: Reply, copies: str) -> None:
+        super().__init__(f"{copies} replicas confirmed the write; check replication")
+        self.reply = reply
+
+
 class Calls:
     """Runs scripts on the primary and keeps the highest fence that any of them showed.
 
@@ -56,6 +68,7 @@ class Calls:
 
         Raises:
             StoreUnavailable: Not confirmed in time. It may be written all the same.
+            Unconfirmed: The same; it is written.
             StateMismatch: The store holds another deployment's state.
             Deposed: The fence refuses it. Nothing was written.
             StateDamaged: An outbox row has other bytes. Nothing was written.
@@ -64,8 +77,7 @@ class Calls:
         reply, copies = await self._call(name, arguments, wait)
         if not isinstance(copies, int) or copies < self._copies:
             self.unconfirmed += 1
-            msg = f"{copies!r} of {self._copies} replicas confirmed the write; check replication"
-            raise StoreUnavailable(msg)
+            raise Unconfirmed(reply, f"{copies!r} of {self._copies}")
         return reply
 
     async def run(self, name: str, *arguments: Argument) -> Reply:

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 LOG_LENGTH = 2000
 """Records the stream keeps, roughly. Who was away for longer catches up by the periodic union."""
 
+COMMANDS = (
+    *("info", "wait", "evalsha", "script|load", "client|setname"),
+    *("smembers", "hgetall", "hvals", "xread"),
+    *("hmget", "hset", "hget", "hdel", "hexists", "exists", "sadd", "srem", "del", "xadd", "time"),
+)
+"""What our user may do, for an ACL: ``~{…}:* -@all +info +wait …``; scripts run with it."""
+
+SENTINEL_COMMANDS = ("client|setname", "subscribe", "sentinel|master")
+"""The same for Sentinels; also ``&+switch-master``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:

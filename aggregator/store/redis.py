@@ -40,7 +40,7 @@ FORGET_MEMBER_SECONDS = 30.0
 """A replica that was silent for so long is no member."""
 
 _OPERATOR_BYTES, _SIGNATURE_BYTES = 32, 64
-_NEW, _OTHER, _REFUTED = b"1", b"2", b"3"
+NEW, _OTHER, _REFUTED = b"1", b"2", b"3"
 
 
 class Member(NamedTuple):
@@ -158,7 +158,7 @@ class RedisStore:
                 "knows; the stored one counts. Check whether someone else uses the signer's key"
             )
         refuted = _in_state(_REFUTED, entries, of_entries) if _REFUTED in of_entries else ()
-        return Placed(of_entries.count(_NEW), tuple(refuted))
+        return Placed(of_entries.count(NEW), tuple(refuted))
 
     def _tell_conflicts(self, entries: Sequence[Entry]) -> None:
         self.counted.conflicts += len(entries)

@@ -12,7 +12,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from aggregator.store.calls import Unconfirmed
 from aggregator.store.records import News, row_key
+from aggregator.store.redis import NEW
 from aligned.errors import StateDamaged, StoreUnavailable
 from aligned.model import Entry
 
@@ -85,6 +87,7 @@ class Sharing:
         self._replica = replica
         self._switched = asyncio.Event()
         self._away = False
+        self._pushed = 0
         self.progress = Progress()
 
     @property
@@ -143,7 +146,9 @@ class Sharing:
         lineage = await self._lineage.change()
         while self.progress.merged != lineage:
             self.progress.lineage = lineage
-            restored = await self._merge_until_done()
+            before = self._pushed
+            await self._merge_until_done()
+            restored = self._pushed - before
             if restored and self.progress.merges:
                 logger.warning(
                     "the primary had forgotten signatures; they were restored. It lost data in "
@@ -154,39 +159,43 @@ class Sharing:
             self.progress.restored += restored
             self.progress.merged, lineage = lineage, self._lineage.now
 
-    async def _merge_until_done(self) -> int:
+    async def _merge_until_done(self) -> None:
         while True:
             try:
-                return await self.merge()
+                await self.merge()
             except StoreUnavailable as unavailable:
                 self._tell_away(unavailable)
-            await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
 
-    async def merge(self) -> int:
-        """Write everything this replica holds; return how much of it the store did not have.
+    async def merge(self) -> None:
+        """Write everything this replica holds.
 
         Raises:
             StoreUnavailable: Not all of it was confirmed.
         """
-        new = await self._push([], self._replica.rows())  # restores the fence, as every write does
+        await self._push([], self._replica.rows())  # restores the fence, as every write does
         waiting: list[Entry] = []
         for batch_id in self._replica.batch_ids():
             waiting += _entries(batch_id, self._replica.signatures(batch_id))
             if len(waiting) >= CHUNK:
-                new += await self._push(waiting)
+                await self._push(waiting)
                 waiting = []
-        return new + await self._push(waiting)
+        await self._push(waiting)
 
-    async def _push(self, entries: Sequence[Entry], rows: Sequence[OutboxRow] = ()) -> int:
-        new = 0
+    async def _push(self, entries: Sequence[Entry], rows: Sequence[OutboxRow] = ()) -> None:
         for start in range(0, max(len(entries), 1), CHUNK):
-            placed = await self._store.merge(
-                entries[start : start + CHUNK], rows if start == 0 else ()
-            )
-            new += placed.new
+            some = entries[start : start + CHUNK]
+            try:
+                placed = await self._store.merge(some, rows if start == 0 else ())
+            except Unconfirmed as unconfirmed:
+                if isinstance(unconfirmed.reply, bytes):
+                    self._pushed += unconfirmed.reply[: len(some)].count(NEW)
+                raise
+            self._pushed += placed.new
             if placed.refuted:
                 self._replica.hear(News(evicted=placed.refuted))
-        return new
 
     # What peers wrote.
 

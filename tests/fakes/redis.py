@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,13 @@ class HeldInMemory:
             held = self.entries.get(entry.batch_id, {})
             if held.get(entry.operator_id) == entry.signature:
                 del held[entry.operator_id]
+
+
+async def until(holds: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
+    """Wait until ``holds``; fail with ``what`` after ``seconds``."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not holds():  # noqa: ASYNC110 - conditions without an event
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(f"waited in vain until {what}")

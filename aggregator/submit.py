@@ -164,20 +164,26 @@ class Submitter:
     def park(self, batch_id: BatchId, problem: CannotSend) -> None:
         """See ``aggregator.chain.transactor.Desk``."""
         state = self._batches.get(batch_id)
-        if state is None or state.batch is None or not state.is_open:
+        if state is not None and state.batch is not None:
+            self._park(state.batch, problem)
+
+    def _park(self, batch: Batch, problem: CannotSend) -> None:
+        """Keep ``batch`` from being tried again at once; in another block it is another case."""
+        state = self._batches.get(batch.batch_id)
+        if state is None or not state.is_open:
             return
-        before = self._parked.get(batch_id)
+        before = self._parked.get(batch.batch_id)
         parked = parking.park(
             before,
-            batch_id,
-            state.batch.created,
+            batch.batch_id,
+            batch.created,
             problem,
             now=self._clock(),
             luck=self._luck(),
         )
-        self._parked[batch_id] = parked
-        self._ready.pop(batch_id, None)
-        self._changed(batch_id)
+        self._parked[batch.batch_id] = parked
+        self._ready.pop(batch.batch_id, None)
+        self._changed(batch.batch_id)
         if before is None or before.reason is not problem.reason:
             _tell_parked(parked)
 
@@ -231,15 +237,21 @@ class Submitter:
             for batch_id in [*dirty, *(due for due, at in self._due.items() if at <= now)]:
                 self._consider(batch_id, now)
             for state in self._startable():
-                self._busy.add(state.batch_id)
-                self._ready.pop(state.batch_id, None)
-                group.create_task(self._answer(state, term, holder), name="answer")
+                self._start(group, state, (term, holder))
             delay = min(self._due.values()) - self._clock() if self._due else None
             try:
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _start(self, group: asyncio.TaskGroup, state: BatchState, fence: tuple[Term, str]) -> None:
+        if state.batch is None or state.operators is None:
+            return
+        self._busy.add(state.batch_id)
+        self._ready.pop(state.batch_id, None)
+        answer = self._answer(state, state.batch, state.operators, fence)
+        group.create_task(answer, name="answer")
 
     def _consider(self, batch_id: BatchId, now: float) -> None:
         """Find out where a batch stands and put it where it belongs."""
@@ -306,22 +318,23 @@ class Submitter:
 
     # One answer.
 
-    async def _answer(self, state: BatchState, term: Term, holder: str) -> None:
-        batch_id = state.batch_id
+    async def _answer(
+        self, state: BatchState, batch: Batch, operators: OperatorSet, fence: tuple[Term, str]
+    ) -> None:
         try:
-            await self._prepare_and_send(state, term, holder)
+            await self._prepare_and_send(state, batch, operators, fence)
         except CannotSend as problem:
-            self.park(batch_id, problem)
+            self._park(batch, problem)
         except Unavailable as away:
-            self.park(batch_id, CannotSend(_away(away), str(away)))
+            self._park(batch, CannotSend(_away(away), str(away)))
         finally:
-            self._busy.discard(batch_id)
-            self._changed(batch_id)
+            self._busy.discard(batch.batch_id)
+            self._changed(batch.batch_id)
 
-    async def _prepare_and_send(self, state: BatchState, term: Term, holder: str) -> None:
-        batch, operators, signatures = state.batch, state.operators, dict(state.signatures)
-        if batch is None or operators is None:
-            return
+    async def _prepare_and_send(
+        self, state: BatchState, batch: Batch, operators: OperatorSet, fence: tuple[Term, str]
+    ) -> None:
+        signatures = dict(state.signatures)
         asked = tuple(certificate.absent(operators, signatures))
         try:
             proof, survey = await together(
@@ -334,11 +347,11 @@ class Submitter:
         except BadAggregate:
             bad = await self._prover.find_bad(batch, operators, signatures)
             # The store first: if it does not confirm, the next attempt finds them again.
-            await self._store.evict(term, holder, bad)
+            await self._store.evict(*fence, bad)
             self._batches.evict(bad)
             return
         if state.batch != batch:
-            raise CannotSend(Reason.MOVED, f"from block {batch.created.number}")
+            return  # a reorg moved it: it is looked at again at once
         indices = certificate.without(survey.indices, asked, proof.non_signers)
         data = calldata.respond_to_task(proof, indices)
         transaction = await self._transactor.answer(batch, data, survey)

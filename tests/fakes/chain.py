@@ -54,6 +54,8 @@ class FakeChain:
         self.away = False
         self.revert: RpcError | None = None
         """Of simulations."""
+        self.simulates = True
+        """It has ``eth_simulateV1``."""
         self.swallow = False
         """Raw transactions are taken and forgotten."""
         self.lag_receipts = False
@@ -199,10 +201,19 @@ class FakeChain:
             "eth_maxPriorityFeePerGas": lambda: hex(self.tip),
             "eth_getBalance": lambda: hex(self.balance),
             "eth_estimateGas": lambda: self.revert or hex(GAS),
+            "eth_simulateV1": self._simulate,
             "eth_getTransactionReceipt": lambda: self._receipt(params[0]),
             "eth_call": lambda: self._read(bytes.fromhex(params[0]["data"][2:]), params[1]),
         }
         return answers[method]()
+
+    def _simulate(self) -> Any:
+        if not self.simulates:
+            return RpcError(-32601, "the method eth_simulateV1 does not exist")
+        result: dict[str, Any] = {"status": hex(self.revert is None), "gasUsed": hex(GAS)}
+        if self.revert is not None:
+            result["error"] = {"code": self.revert.code, "message": self.revert.message}
+        return [{"calls": [result]}]
 
     def _receipt(self, transaction_hash: str) -> dict[str, str] | None:
         known = self.state.receipts.get(bytes.fromhex(transaction_hash[2:]))

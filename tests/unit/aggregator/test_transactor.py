@@ -147,7 +147,9 @@ async def test_a_batch_handed_in_twice_gets_one_nonce(world: World) -> None:
     assert {nonce for nonce, _, _ in world.nonces} == {5}
 
 
-async def test_the_gas_limit_is_the_estimate_and_a_tenth(world: World) -> None:
+@pytest.mark.parametrize("simulates", [True, False], ids=["simulated", "estimated"])
+async def test_the_gas_limit_is_the_estimate_and_a_tenth(world: World, simulates: bool) -> None:
+    world.chain.simulates = simulates
     await world.begin()
     await world.answer(ONE)
     (sent,) = world.store.rows.values()
@@ -193,9 +195,11 @@ def revert(name: str) -> RpcError:
         ),
     ],
 )
+@pytest.mark.parametrize("simulates", [True, False], ids=["simulated", "estimated"])
 async def test_what_cannot_be_sent_leaves_no_row(
-    world: World, attribute: str, value: object, reason: Reason
+    world: World, attribute: str, value: object, reason: Reason, simulates: bool
 ) -> None:
+    world.chain.simulates = simulates
     await world.begin()
     setattr(world.chain, attribute, value)
     with pytest.raises(CannotSend) as refused:

@@ -163,6 +163,7 @@ class FakeNode:
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
         self.exchanges += 1
+        await asyncio.sleep(0)  # others get a turn, as they do on a network
         if self.is_down:
             raise TransportFailed("no connection")
         if self.hangs:

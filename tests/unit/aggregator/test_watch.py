@@ -603,7 +603,8 @@ async def test_progress_is_told_once_the_window_was_read() -> None:
         world.chain.mine()
         await world.watch.poll()
     progress = waiting.result()
-    assert (progress.height, progress.finalized, progress.oldest) == (301, 237, 200)
+    # told with the head, before its own finalized block is known: never too much
+    assert (progress.height, progress.finalized, progress.oldest) == (301, 236, 200)
 
 
 # Loops.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -349,6 +350,32 @@ async def test_an_ejected_endpoint_is_probed_with_a_longer_wait_each_time(world:
     await world.endpoints._probe(first)
     assert first.ejected_until is not None
     assert FOREIGN_BACK_OFF / 2 <= first.ejected_until <= FOREIGN_BACK_OFF
+
+
+async def test_probing_brings_an_ejected_endpoint_back_and_watches_healthy_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aligned.chain.endpoints.FIRST_BACK_OFF", 0.0)
+    monkeypatch.setattr("aligned.chain.endpoints.PROBE_INTERVAL", 0.0)
+    await world.endpoints.check()
+    await world.endpoints.call("eth_blockNumber", [])
+    world.first.is_down = True
+    await world.endpoints.call("eth_blockNumber", [])
+    assert healthy(world.endpoints) == [False, True]
+    world.first.is_down = False
+    looked = asyncio.Event()
+    world.chain.mine_many(2)
+
+    def look(_method: str, _params: list[Any]) -> None:
+        if [status.head for status in world.endpoints.status()] == [12, 12]:
+            looked.set()
+
+    world.first.before = world.second.before = look
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        probing = group.create_task(world.endpoints.keep_probing())
+        await looked.wait()
+        probing.cancel()
+    assert healthy(world.endpoints) == [True, True]
 
 
 async def test_a_url_file_is_read_again_when_it_changes(world: World, tmp_path: Path) -> None:

@@ -216,11 +216,11 @@ class Registry:
         answers = await self._rpc.call_many(
             [eth_call(registry, calldata.get_operator_from_pubkey_hash(i), "latest") for i in ids]
         )
-        return [
-            calldata.parse_address(to_bytes(answer))
-            for answer in answers
-            if not isinstance(answer, RpcError)
-        ]
+        for answer in answers:
+            if isinstance(answer, RpcError):  # silence about one would pass for "nobody"
+                msg = f"the key registry does not answer: {answer}"
+                raise ChainUnavailable(msg) from answer
+        return [calldata.parse_address(to_bytes(answer)) for answer in answers]
 
     # Stakes.
 

@@ -235,6 +235,18 @@ async def test_invented_operators_cost_one_exchange_a_second(world: World) -> No
     assert world.node.asked.count("eth_call") == 17
 
 
+async def test_a_refused_look_up_says_nothing_about_anybody(world: World) -> None:
+    world.node.errors["eth_call"] = (3, "execution reverted")
+    with pytest.raises(ChainUnavailable, match="does not answer"):
+        await world.registry.look_up(world.ids(1))
+
+
+async def test_a_look_up_tells_who_was_searched_for(world: World) -> None:
+    world.chain.mine(registration(operator(1)))
+    assert await world.registry.look_up(world.ids(1, 99)) == world.ids(1, 99)
+    assert await world.registry.look_up(world.ids(98)) == ()
+
+
 async def test_known_operators_are_not_looked_up(world: World) -> None:
     world.chain.mine(registration(operator(1)))
     await world.sync()

@@ -34,7 +34,7 @@ async def quote(
     limit = survey.record.fee_limit
     offered = fees.offer(market, policy, bound=fees.ceiling(limit, LEAST_GAS))
     if isinstance(offered, Offer):
-        gas = await _gas(node, account, data, offered)
+        gas = await _gas(node, account, data, offered, base_fee=survey.base_fee)
         bound = fees.ceiling(limit, gas)
         offered = fees.offer(market, policy, bound=bound)
         if isinstance(offered, Offer):
@@ -45,12 +45,13 @@ async def quote(
         raise problem
     # Some versions of the contract bill the batcher no more than the limit and leave the rest to
     # us. Simulated at the highest price we might pay, the other versions refuse here.
-    return await _gas(node, account, data, Offer(most.max_fee, most.max_fee)), None
+    dearest = Offer(most.max_fee, most.max_fee)
+    return await _gas(node, account, data, dearest, base_fee=survey.base_fee), None
 
 
-async def _gas(node: Node, account: Address, data: bytes, offered: Offer) -> int:
+async def _gas(node: Node, account: Address, data: bytes, offered: Offer, *, base_fee: Wei) -> int:
     try:
-        gas = await node.estimate(account, data, offered.max_fee, offered.tip)
+        gas = await node.estimate(account, data, offered, base_fee=base_fee)
     except RpcError as refusal:
         problem = refusals.refused(refusal)
         if problem.reason is Reason.REVERT:

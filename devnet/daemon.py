@@ -68,6 +68,11 @@ class Daemon:
         return self._started.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             msg = "the daemon was never started"

@@ -165,11 +165,7 @@ class Lagging:
 
     async def _block(self, params: list[Any], head: int) -> Any:
         tag = params[0]
-        if tag in {"finalized", "safe"}:
-            block = await self._forward("eth_getBlockByNumber", [tag, False])
-            number = max(0, int(block["number"], 16) - self._blocks)
-        else:
-            number = _number(tag, head)
+        number = await self._known(tag, head)
         if number > head:
             return None
         return await self._forward("eth_getBlockByNumber", [hex(number), *params[1:]])
@@ -198,10 +194,17 @@ class Lagging:
             await self._require(block["blockHash"], head, method)
             return params
         number = block["blockNumber"] if isinstance(block, dict) else block
-        known = _number(number, head)
+        known = await self._known(number, head)
         if known > head:
             raise RpcError(_SERVER_ERROR, "header not found").failure(method)
         return [*params[:place], hex(known), *params[place + 1 :]]
+
+    async def _known(self, tag: str, head: int) -> int:
+        """Return the number of a block as this node has it."""
+        if tag not in {"finalized", "safe"}:
+            return _number(tag, head)
+        block = await self._forward("eth_getBlockByNumber", [tag, False])
+        return max(0, int(block["number"], 16) - self._blocks)
 
     async def _require(self, block_hash: str, head: int, method: str) -> None:
         block = await self._forward("eth_getBlockByHash", [block_hash, False])

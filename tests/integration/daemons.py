@@ -162,7 +162,8 @@ class World:
         for batch in batches:
             try:
                 async with asyncio.timeout(SECONDS):
-                    while not (await self.network.batch(batch.batch_id)).responded:  # noqa: ASYNC110  # the chain is another process
+                    while not (await self.network.batch(batch.batch_id)).responded:
+                        assert self.daemon.is_running, self.daemon.tail()
                         await asyncio.sleep(0.05)
             except TimeoutError as late:
                 msg = f"batch not verified; the daemon says:\n{self.daemon.tail()}"

@@ -243,6 +243,11 @@ class TestLag:
         lagging = await node.call("eth_getBlockByNumber", "finalized", False)
         assert int(lagging["number"], 16) == int(real["number"], 16) - 1
 
+    @pytest.mark.parametrize("tag", ["finalized", "safe"])
+    async def test_calls_at_its_finalized_block_are_answered(self, node: Node, tag: str) -> None:
+        count = await node.call("eth_getTransactionCount", hexed(self.batch.sender), tag)
+        assert int(count, 16) == 0
+
     async def test_the_newest_block_is_not_there(self, node: Node) -> None:
         assert await node.call("eth_getBlockByNumber", hex(self.head), False) is None
         assert await node.call("eth_getBlockByHash", self.block["hash"], False) is None

@@ -27,7 +27,7 @@ class ScriptedRpc:
 
     def __init__(self, **answers: object) -> None:
         self.answers = answers
-        self.calls: list[tuple[str, Sequence[object]]] = []
+        self.calls: list[tuple[str, Any]] = []
 
     async def call(self, method: str, params: Sequence[object]) -> Any:
         self.calls.append((method, params))

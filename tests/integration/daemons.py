@@ -89,6 +89,16 @@ async def mining(anvil: Anvil, pause_seconds: float = 0.3) -> AsyncIterator[None
         task.cancel()
 
 
+async def pooled(anvil: Anvil, *, other_than: str = "") -> str:
+    """Wait until the pool has one transaction, and not that one; return its hash."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            hashes = [str(transaction["hash"]) for transaction in await anvil.pool()]
+            if len(hashes) == 1 and hashes[0] != other_than:
+                return hashes[0]
+            await asyncio.sleep(0.02)
+
+
 def seen(batch: Posted) -> Seen:
     """Return ``batch`` as operators see it."""
     return Seen(batch.merkle_root, batch.sender)

@@ -15,27 +15,13 @@ from devnet.go_client import Connection, ConnectionLost, ShutDown
 from devnet.network import Network, hexed
 from devnet.operator import Seen
 from devnet.proxy import Proxy
-from tests.integration.daemons import AT_ONCE, NEVER, UNHURRIED, World, eventually, merged, world
+from tests.integration.daemons import AT_ONCE, NEVER, UNHURRIED, eventually, merged, pooled, world
 
 
 @pytest.fixture
 async def proxy(chain: Network) -> AsyncIterator[Proxy]:
     async with Proxy(chain.anvil.url) as running:
         yield running
-
-
-async def pooled(network: Network) -> list[str]:
-    """Return the hashes of the transactions that wait to be mined."""
-    return [transaction["hash"] for transaction in await network.anvil.pool()]
-
-
-async def sent(here: World) -> str:
-    """Wait until the pool has one transaction; return its hash."""
-    async with asyncio.timeout(60):
-        while not (waiting := await pooled(here.network)):  # noqa: ASYNC110  # another process
-            await asyncio.sleep(0.02)
-    (only,) = waiting
-    return only
 
 
 async def test_killed_before_the_quorum_it_needs_what_it_had(
@@ -79,7 +65,7 @@ async def test_killed_between_recording_and_broadcasting_the_same_bytes_are_sent
         batch = await here.batcher.post()
         await proxy.held()
         here.daemon.kill()
-        assert await pooled(chain) == []
+        assert await chain.anvil.pool() == []
         (row,) = here.loaded().outbox
         proxy.faults.hanging.clear()
         await here.start()
@@ -96,11 +82,11 @@ async def test_killed_between_broadcasting_and_the_receipt_it_sends_nothing_else
         await here.start()
         await chain.anvil.automine(on=False)
         batch = await here.batcher.post()
-        waiting = await sent(here)
+        waiting = await pooled(chain.anvil)
         before = len(here.lines())
         await here.restart()
         await here.told("answers are sent", since=before)
-        assert await pooled(chain) == [waiting]
+        assert await pooled(chain.anvil) == waiting
         await chain.anvil.mine()
         assert await here.answered_once(batch) == waiting
         assert [hexed(row.hash) for row in here.loaded().outbox] == [waiting]

@@ -15,7 +15,11 @@ B = TypeVar("B")
 async def together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
     """Return both results. If one fails, the other is cancelled and the error raised as it is.
 
-    A task group alone would wrap it, and every caller would have to unwrap it.
+    A task group alone would wrap it, and every caller would have to unwrap it. A cancellation
+    from outside wins over an error that comes at the same moment.
+
+    Raises:
+        CancelledError: The caller was cancelled.
     """
     failure: BaseException
     try:
@@ -27,4 +31,9 @@ async def together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]
             return await task, result
     except BaseExceptionGroup as group_failure:
         failure = group_failure.exceptions[0]
+    # Before Python 3.13 a group that is cancelled and fails at once raises the failure alone.
+    # Whoever caught that and went on could not be stopped any more.
+    current = asyncio.current_task()
+    if current is not None and current.cancelling():
+        raise asyncio.CancelledError from failure
     raise failure

@@ -158,11 +158,11 @@ class Submitter:
     # What the transactor tells.
 
     def waiting(self) -> int:
-        """See ``aggregator.chain.transactor.Desk``."""
+        """See ``aggregator.chain.term.Desk``."""
         return len(self._ready) + len(self._busy)
 
     def park(self, batch_id: BatchId, problem: CannotSend) -> None:
-        """See ``aggregator.chain.transactor.Desk``."""
+        """See ``aggregator.chain.term.Desk``."""
         state = self._batches.get(batch_id)
         if state is not None and state.batch is not None:
             self._park(state.batch, problem)
@@ -188,7 +188,7 @@ class Submitter:
             _tell_parked(parked)
 
     def look_again(self) -> None:
-        """See ``aggregator.chain.transactor.Desk``."""
+        """See ``aggregator.chain.term.Desk``."""
         self._dirty.update(dict.fromkeys(self._under_way))
         for parked in list(self._parked.values()):
             if parked.reason is Reason.TOO_EARLY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from aggregator.chain import fates, fees, refusals
 from aggregator.chain.fees import Market, Unaffordable
@@ -13,6 +13,7 @@ from aggregator.chain.nonces import Fate
 from aggregator.chain.pen import Account, Counters, Fence, Pen
 from aggregator.chain.plan import Cancel, GiveUp, Raise, Repeat, plan
 from aggregator.chain.quote import LEAST_GAS, quote
+from aggregator.chain.term import TermState
 from aggregator.outbox import Standing
 from aggregator.parking import ADVICE, CannotSend, Reason
 from aligned.chain.rpc import RpcError
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from aggregator.chain.nonces import Facts, Slot
     from aggregator.chain.plan import Action, Rules
     from aggregator.chain.signer import Signer
+    from aggregator.chain.term import Desk
     from aggregator.outbox import OutboxRow, Survey
     from aggregator.ports import Clock, Store
     from aligned.chain.rpc import Rpc
     from aligned.model import (
         Address,
         Batch,
-        BatchId,
         BlockRef,
         OperatorId,
         Term,
@@ -45,19 +46,6 @@ LOOK_SECONDS = 4.0
 """Between looks at the chain when no new head is announced."""
 
 
-class Desk(Protocol):
-    """Who hands in answers, and hears what became of them. All methods return at once."""
-
-    def waiting(self) -> int:
-        """Return how many batches are ready and have no nonce."""
-
-    def park(self, batch_id: BatchId, problem: CannotSend) -> None:
-        """Take note that an answer failed, or was withdrawn."""
-
-    def look_again(self) -> None:
-        """Take note that something changed: a nonce was consumed, there is room."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What stays the same for the life of the process."""
@@ -68,22 +56,6 @@ class Terms:
     rules: Rules
     max_in_flight: int
     """Un-mined transactions at once."""
-
-
-@dataclass(slots=True)
-class _Term:
-    """State of one term."""
-
-    fence: Fence
-    rows: Sequence[OutboxRow]
-    desk: Desk
-    pen: Pen | None = None
-    """None until the signer has told its account."""
-    admitted: bool = False
-    """The account is the contract's aggregator, and all that is pending is ours."""
-    halted: bool = False
-    """Somebody else uses the key; only a new term ends this."""
-    away: bool = False
 
 
 class Transactor:
@@ -120,7 +92,7 @@ class Transactor:
         self._heads = heads
         self._terms = terms
         self._clock = clock
-        self._term: _Term | None = None
+        self._term: TermState | None = None
         self.counters = Counters()
         self.blocked: CannotSend | None = None
         """Why no answer is sent at all; None if answers are sent."""
@@ -131,7 +103,7 @@ class Transactor:
 
     def begin(self, term: Term, holder: str, rows: Sequence[OutboxRow], desk: Desk) -> None:
         """Start over with the outbox that claiming ``term`` returned."""
-        self._term = _Term(Fence(term, holder), rows, desk)
+        self._term = TermState(Fence(term, holder), rows, desk)
         self.blocked = None
         if self._signer is not None:
             self.blocked = CannotSend(Reason.CHAIN_AWAY, "the account was not looked at yet")
@@ -273,13 +245,13 @@ class Transactor:
                 continue
 
     @property
-    def _begun(self) -> _Term:
+    def _begun(self) -> TermState:
         if self._term is None:
             msg = "begin comes first"
             raise RuntimeError(msg)
         return self._term
 
-    async def _try_look(self, term: _Term) -> None:
+    async def _try_look(self, term: TermState) -> None:
         try:
             await self.look()
         except Unavailable as away:
@@ -313,7 +285,7 @@ class Transactor:
         await pen.forget(pen.ledger.finished(facts))
         self.looked_at = facts.head
 
-    async def _adopt(self, term: _Term) -> Pen:
+    async def _adopt(self, term: TermState) -> Pen:
         if self._signer is None:
             msg = "there is no account while observing"
             raise RuntimeError(msg)
@@ -341,7 +313,7 @@ class Transactor:
         )
         return term.pen
 
-    async def _admit(self, term: _Term, pen: Pen) -> bool:
+    async def _admit(self, term: TermState, pen: Pen) -> bool:
         """Tell whether the outbox may be acted on; let answers be sent if nothing is against it."""
         account = pen.account.address
         aggregator, pending = await self._node.standing(account)
@@ -352,7 +324,7 @@ class Transactor:
         if foreign > 0:
             detail = f"{foreign} pending transactions of 0x{account.hex()} are not ours"
             self._block(refusals.somebody_else(detail))
-        elif not term.halted:
+        elif not term.stolen:
             term.admitted = True
             self._block(None)
         return True
@@ -368,17 +340,21 @@ class Transactor:
                 extra={"reason": problem.reason, "detail": problem.detail},
             )
 
-    async def _tell(self, slot: Slot, term: _Term) -> None:
+    async def _tell(self, slot: Slot, term: TermState) -> None:
         fates.tell(slot, self.counters)
         if slot.fate is Fate.FOREIGN and not slot.inherited:
-            term.halted = True
+            term.stolen.add(slot.nonce)
             self._block(refusals.somebody_else(f"nonce {slot.nonce} was used by somebody else"))
+        elif slot.nonce in term.stolen:
+            term.stolen.remove(slot.nonce)
+            if term.admitted and not term.stolen:
+                self._block(None)
         row, receipt = slot.mined_row, slot.receipt
         if row is None or receipt is None or receipt.succeeded or row.batch_id is None:
             return
         term.desk.park(row.batch_id, await fates.why(row, receipt, self._node))
 
-    async def _act(self, term: _Term, pen: Pen, facts: Facts) -> None:
+    async def _act(self, term: TermState, pen: Pen, facts: Facts) -> None:
         async with pen.lock:
             await pen.confirm()
             waiting = term.desk.waiting()
@@ -388,7 +364,7 @@ class Transactor:
         for row in rows:
             await pen.broadcast(row)
 
-    async def _do(self, action: Action, term: _Term, pen: Pen) -> OutboxRow | None:
+    async def _do(self, action: Action, term: TermState, pen: Pen) -> OutboxRow | None:
         """Carry out all but the broadcast; return what is to be broadcast."""
         slot = pen.ledger.get(action.row.nonce if isinstance(action, Repeat) else action.nonce)
         match action:
@@ -398,9 +374,9 @@ class Transactor:
                 slot.given_up = True
                 if action.batch_id is not None and action.priced_out is not None:
                     term.desk.park(action.batch_id, refusals.too_dear(action.priced_out))
-            case Raise() if slot is not None and not term.halted:
+            case Raise() if slot is not None and not term.stolen:
                 return await pen.raise_fees(slot, action.offer)
-            case Cancel() if not term.halted:
+            case Cancel() if not term.stolen:
                 return await pen.cancel(pen.ledger.target(action.nonce), action.offer)
             case _:
                 pass

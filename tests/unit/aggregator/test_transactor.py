@@ -403,6 +403,18 @@ async def test_endpoints_that_show_no_receipts_for_a_while_are_no_theft(world: W
     assert world.transactor.blocked is None
 
 
+async def test_a_receipt_after_all_ends_the_alarm(world: World) -> None:
+    await world.begin()
+    await world.answer(ONE)
+    world.chain.lag_receipts = True
+    await world.heads(PATIENCE, empty=False)
+    assert world.transactor.blocked is not None
+    world.chain.lag_receipts = False
+    await world.heads(1)
+    assert world.transactor.blocked is None
+    await world.answer(TWO)
+
+
 async def test_a_mined_revert_is_parked_with_its_reason(world: World) -> None:
     await world.begin()
     await world.answer(ONE)

@@ -75,13 +75,15 @@ async def eventually(holds: Callable[[], bool], what: str) -> None:
 
 
 @asynccontextmanager
-async def mining(anvil: Anvil, pause_seconds: float = 0.3) -> AsyncIterator[None]:
-    """Mine a block now and then, as a chain does."""
+async def mining(anvil: Anvil, base_fee: int | None = None) -> AsyncIterator[None]:
+    """Mine a block now and then, as a chain does; with this base fee, if one is given."""
 
     async def mine() -> None:
         while True:
-            await asyncio.sleep(pause_seconds)
+            if base_fee is not None:
+                await anvil.set_base_fee(base_fee)
             await anvil.mine()
+            await asyncio.sleep(0.3)
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(mine())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +65,9 @@ class FakeChain:
         """What is mined is undone."""
         self.broadcasts: list[bytes] = []
         self.on_broadcast: Callable[[bytes], None] = lambda _: None
+        self.turns: list[tuple[int, int]] = []
+        """When each request began and ended, in the order of their ends."""
+        self._moments = itertools.count()
         self._news = asyncio.Event()
 
     # Switches.
@@ -120,6 +124,15 @@ class FakeChain:
         """Let somebody else use the next nonce."""
         self.state.count += 1
         self.pool.pop(self.state.count - 1, None)
+
+    @property
+    def rounds(self) -> int:
+        """How many requests had to wait for one before, in the longest chain of them."""
+        count, last = 0, -1
+        for began, ended in self.turns:
+            if began > last:
+                count, last = count + 1, ended
+        return count
 
     @property
     def responded(self) -> set[BatchId]:
@@ -190,7 +203,9 @@ class FakeChain:
         return None
 
     async def _turn(self) -> None:
+        began = next(self._moments)
         await asyncio.sleep(0)
+        self.turns.append((began, next(self._moments)))
         if self.away:
             raise ChainUnavailable("the fake chain was told to be away")
 

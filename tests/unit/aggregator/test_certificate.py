@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from aggregator import certificate
 from aggregator.certificate import KeysMissing
-from aligned.bls.backend import Key
+from aligned.bls import choose
+from aligned.bls.backend import Backend, Key
 from aligned.bls.curve import negate_g1, sum_g1
-from aligned.bls.reference import Reference
 from aligned.chain.calldata import Indices
 from aligned.model import Batch, Entry, Operator, OperatorId, OperatorSet, Signature, Stake
 from devnet.keys import keys
@@ -26,7 +27,7 @@ class Known:
 
 @dataclass
 class World:
-    backend: Reference = field(default_factory=Reference)
+    backend: Backend = field(default_factory=lambda: choose.choose("auto"))
     known: dict[OperatorId, Known] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -38,8 +39,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World()
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.backend.close()
 
 
 def members() -> OperatorSet:

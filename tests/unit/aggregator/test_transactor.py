@@ -131,6 +131,14 @@ async def test_an_answer_is_recorded_broadcast_and_mined(world: World) -> None:
     assert (world.transactor.counters.sent, world.transactor.counters.mined) == (1, 1)
 
 
+async def test_three_round_trips_lead_from_a_quorum_to_the_broadcast(world: World) -> None:
+    await world.begin()
+    world.chain.turns.clear()
+    await world.answer(ONE)
+    assert len(world.chain.turns) > 3
+    assert world.chain.rounds == 3
+
+
 async def test_answers_at_once_get_consecutive_nonces(world: World) -> None:
     await world.begin()
     async with asyncio.TaskGroup() as group:

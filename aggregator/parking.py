@@ -59,6 +59,18 @@ class Reason(StrEnum):
 QUIET = frozenset({Reason.TOO_EARLY, Reason.ANSWERED, Reason.MOVED, Reason.BUSY})
 """Reasons that pass by themselves: nobody has to do anything."""
 
+ALARMING = frozenset(
+    {
+        Reason.NO_QUORUM_DATA,
+        Reason.BATCHER_FUNDS,
+        Reason.OWN_FUNDS,
+        Reason.WRONG_AGGREGATOR,
+        Reason.FOREIGN_NONCE,
+        Reason.REVERT,
+    }
+)
+"""Reasons that stay until a person acts."""
+
 ADVICE = {
     Reason.NO_QUORUM_DATA: "check the endpoints: they must serve logs and "
     "state of the batch's block",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from aggregator import certificate, parking, quorum
 from aggregator.outbox import Standing
-from aggregator.parking import ADVICE, QUIET, CannotSend, Parked, Reason
+from aggregator.parking import ADVICE, ALARMING, QUIET, CannotSend, Parked, Reason
 from aggregator.prove import BadAggregate
 from aggregator.together import together
 from aligned.chain import calldata
@@ -378,6 +378,6 @@ def _tell_parked(parked: Parked) -> None:
     if parked.reason in QUIET:
         logger.info("batch waits", extra=facts)
     else:
-        logger.warning(
-            "batch parked, it is tried again: %s", ADVICE.get(parked.reason, ""), extra=facts
-        )
+        level = logging.ERROR if parked.reason in ALARMING else logging.WARNING
+        advice = ADVICE[parked.reason]
+        logger.log(level, "batch parked, it is tried again: %s", advice, extra=facts)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aggregator import parking
-from aggregator.parking import ADVICE, QUIET, CannotSend, Parked, Reason
+from aggregator.parking import ADVICE, ALARMING, QUIET, CannotSend, Parked, Reason
 from tests.fakes.builders import a_batch_id, block
 
 REASONS = st.sampled_from(Reason)
@@ -46,3 +46,4 @@ def test_a_wait_is_never_long_and_never_nothing(reason: Reason, attempts: int, l
 @pytest.mark.parametrize("reason", Reason)
 def test_what_does_not_pass_by_itself_says_what_to_do(reason: Reason) -> None:
     assert (reason in QUIET) != (reason in ADVICE)
+    assert reason not in QUIET & ALARMING

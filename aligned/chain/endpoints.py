@@ -300,7 +300,9 @@ class Endpoints:
             )
 
     def _eject(self, endpoint: Endpoint, failure: EndpointFailed) -> None:
-        first = endpoint.ejected_until is None
+        is_news = endpoint.ejected_until is None or (
+            isinstance(failure, WrongChain) and endpoint.last_error != str(failure)
+        )
         endpoint.last_error = str(failure)
         endpoint.failures += 1
         endpoint.doubt()
@@ -309,7 +311,7 @@ class Endpoints:
         else:
             back_off = min(FIRST_BACK_OFF * 2 ** min(endpoint.failures - 1, 10), LAST_BACK_OFF)
         endpoint.ejected_until = self._clock() + back_off * self._jitter.uniform(0.5, 1.0)
-        if not first:
+        if not is_news:
             return
         facts = {"endpoint": endpoint.name, "host": endpoint.host, "reason": str(failure)}
         if isinstance(failure, WrongChain):

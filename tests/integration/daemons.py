@@ -116,16 +116,13 @@ class World:
     daemon: Daemon
     files: files.Files
     telemetry: str
+    journal: Path
 
     @property
     def address(self) -> tuple[str, int]:
         """Where operators connect."""
         client = self.fleet.operators[0].client
         return client.host, client.port
-
-    @property
-    def journal(self) -> Path:
-        return self.files.config.with_suffix(".db")
 
     async def start(self) -> None:
         """Start the aggregator and wait until it is ready."""
@@ -299,6 +296,8 @@ async def world(
             overrides=merged({"telemetry": {"log_format": "json"}}, overrides or {}),
         ),
     )
+    places = (overrides or {}).get("journal", {})
+    journal = Path(str(places.get("path", written.config.with_suffix(".db"))))
     batcher = Batcher(network)
     await batcher.deposit()
     fleet = Fleet(network, ("127.0.0.1", port), retries=RETRIES, poll_seconds=0.1)
@@ -306,5 +305,5 @@ async def world(
     async with daemon, asyncio.TaskGroup() as group:
         signing = group.create_task(fleet.run())
         await fleet.watching()
-        yield World(network, batcher, fleet, daemon, written, telemetry)
+        yield World(network, batcher, fleet, daemon, written, telemetry, journal)
         signing.cancel()

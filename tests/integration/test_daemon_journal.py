@@ -1,0 +1,307 @@
+"""The journal fills up, is damaged, belongs elsewhere; the process dies while it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aggregator.journal import inspect
+from aligned.model import BatchId, OperatorId, Response
+from aligned.wire import messages
+from devnet import files
+from devnet.anvil import Anvil
+from devnet.go_client import Connection, ConnectionLost, ShutDown
+from devnet.network import Network
+from devnet.operator import Seen
+from devnet.proxy import Proxy
+from tests.integration.daemons import AT_ONCE, World, eventually, merged, world
+
+Promises = set[tuple[BatchId, OperatorId]]
+
+
+class Load:
+    """Responses of every operator to batches that are on no chain, several calls at once."""
+
+    def __init__(self, here: World, dice: random.Random) -> None:
+        self._here = here
+        self._dice = dice
+        self._calls = 0
+        self.promised: Promises = set()
+
+    def _response(self, index: int) -> Response:
+        seen = Seen(self._dice.randbytes(32), self._here.batcher.account)
+        return self._here.operator(index).response(seen)
+
+    async def run(self) -> None:
+        """Send 200 responses, or until the aggregator is gone."""
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(self._here.fleet.operators)):
+                group.create_task(self._calling(index))
+
+    async def reach(self, promises: int) -> None:
+        """Wait until there are so many promises."""
+        await eventually(lambda: len(self.promised) >= promises, f"{promises} promises")
+
+    async def _calling(self, index: int) -> None:
+        try:
+            connection = await Connection.dial(*self._here.address)
+        except OSError:
+            return
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(self._one_after_the_other(connection, index))
+
+    async def _one_after_the_other(self, connection: Connection, index: int) -> None:
+        for _ in range(10):
+            response = self._response(index)
+            try:
+                reply = await connection.call(messages.to_value(response))
+            except (ConnectionLost, ShutDown):
+                return
+            assert (reply.value, reply.error) == (0, "")
+            self.promised.add((response.batch_id, response.operator_id))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_killed_under_load_it_has_everything_it_acknowledged(
+    chain: Network, tmp_path: Path, seed: int
+) -> None:
+    dice = random.Random(seed)  # noqa: S311  # no secret
+    async with world(chain, tmp_path) as here:
+        load = Load(here, dice)
+        for _ in range(3):
+            await here.start()
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                group.create_task(load.run())
+                await load.reach(len(load.promised) + dice.randint(1, 150))
+                here.daemon.kill()
+            assert load.promised <= here.kept()
+        await here.start()
+        status = await here.daemon.status()
+        assert status["batches"]["count"]["not_on_chain"] == len(here.kept())
+        batch = await here.batcher.post()
+        await here.answered_once(batch)
+
+
+# Full.
+
+
+def limit_file_size(here: World) -> Callable[[], None]:
+    """Let no file of the process grow any more; the next start is free of it."""
+    size = here.journal.with_name(here.journal.name + "-wal").stat().st_size
+    resource.prlimit(here.daemon.pid, resource.RLIMIT_FSIZE, (size, size))
+    return lambda: None
+
+
+def fill_disk(here: World) -> Callable[[], None]:
+    """Leave no byte on the journal's disk."""
+    ballast = here.journal.parent / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    return ballast.unlink
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount two megabytes of memory."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def fill(here: World, spoil: Callable[[World], Callable[[], None]]) -> None:
+    """Let it meet a journal that cannot grow; then mend that and see that nothing was lost."""
+    here.online(0)
+    await here.start()
+    batch = await here.batcher.post()
+    await here.signed(batch, 0, 1)
+    mend = spoil(here)
+    load = Load(here, random.Random(7))  # noqa: S311  # no secret
+    await load.run()
+    assert await here.daemon.ended() == 1
+    line = here.lines()[-1]
+    assert (line["level"], line["event"]) == ("critical", "the aggregator stops")
+    assert str(here.journal) in line["why"]
+    assert "then start again" in line["why"]
+    mend()
+    assert load.promised | here.promised() <= here.kept()
+    await here.start()
+    await here.signed(batch, 2)
+    await here.answered_once(batch)
+    await here.keeps_its_word()
+
+
+async def test_a_full_disk_ends_it_and_loses_nothing(chain: Network, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        overrides = merged(AT_ONCE, {"journal": {"path": str(disk / "aggregator.db")}})
+        async with world(chain, tmp_path, overrides=overrides) as here:
+            await fill(here, fill_disk)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit for another process")
+async def test_a_journal_that_may_not_grow_ends_it_and_loses_nothing(
+    chain: Network, tmp_path: Path
+) -> None:
+    async with world(chain, tmp_path, overrides=AT_ONCE) as here:
+        await fill(here, limit_file_size)
+
+
+# Damaged.
+
+
+async def refused(here: World) -> str:
+    """Start it and see it end; return why."""
+    before = len(here.lines())
+    here.daemon.start()
+    assert await here.daemon.ended() == 1
+    line = here.lines()[-1]
+    assert len(here.lines()) > before
+    assert (line["level"], line["event"]) == ("critical", "the aggregator stops")
+    return str(line["why"])
+
+
+async def test_a_damaged_journal_is_not_used(chain: Network, tmp_path: Path) -> None:
+    async with world(chain, tmp_path) as here:
+        await here.start()
+        await here.answered_once(await here.batcher.post())
+        assert await here.daemon.terminate() == 0
+        good = here.journal.read_bytes()
+        with here.journal.open("r+b") as file:
+            for page in range(1, len(good) // 4096):
+                file.seek(page * 4096)
+                file.write(os.urandom(64))
+        why = await refused(here)
+        assert f"journal {here.journal}: damaged" in why
+        assert "restore the newest export with `aggregator journal import`" in why
+        here.journal.write_bytes(good)
+        await here.start()
+        await here.answered_once(await here.batcher.post())
+
+
+# Of something else.
+
+
+async def test_a_journal_of_another_deployment_is_not_used(
+    own_chain: Network, tmp_path: Path
+) -> None:
+    async with world(own_chain, tmp_path) as here:
+        await here.start()
+        assert await here.daemon.terminate() == 0
+        other = await Network.deploy(own_chain.anvil)
+        configure(here, other)
+        why = await refused(here)
+        assert "state of another deployment" in why
+        assert own_chain.deployment.service_manager.hex() in why
+        assert other.deployment.service_manager.hex() in why
+        assert "Correct the configuration, or move the file away" in why
+        configure(here, own_chain)
+        await here.start()
+
+
+def configure(here: World, network: Network) -> None:
+    """Write the same configuration for another network."""
+    host, port = here.address
+    options = files.Options(
+        endpoints=[network.anvil.url],
+        listen=f"{host}:{port}",
+        telemetry=here.telemetry,
+        overrides={"telemetry": {"log_format": "json"}},
+    )
+    files.write(here.files.config.parent, network.deployment, options)
+
+
+@pytest.mark.parametrize("away_at_first", [False, True])
+async def test_a_journal_from_before_the_chain_was_created_again_is_not_used(
+    own_chain: Network, tmp_path: Path, away_at_first: bool
+) -> None:
+    async with (
+        Proxy(own_chain.anvil.url) as proxy,
+        world(own_chain, tmp_path, endpoints=[proxy.url]) as here,
+    ):
+        await here.start()
+        batch = await here.batcher.post()
+        await here.answered_once(batch)
+        assert await here.daemon.terminate() == 0
+        port = own_chain.anvil.port
+        own_chain.anvil.close()
+        async with Anvil(port=port) as again:
+            second = await Network.deploy(again)
+            assert second.deployment == own_chain.deployment
+            if away_at_first:
+                await proxy.refuse()
+                before = len(here.lines())
+                here.daemon.start()
+                await here.told("chain away at the start", since=before)
+                await proxy.accept()
+                assert await here.daemon.ended() == 1
+                why = here.lines()[-1]["why"]
+                assert "belongs to another deployment" in why
+            else:
+                why = await refused(here)
+                assert "state from before the chain was re-created" in why
+            assert str(here.journal) in why
+            here.journal.rename(tmp_path / "old.db")
+            await here.start()
+
+
+async def test_a_chain_that_is_created_again_under_a_running_aggregator_is_not_used(
+    own_chain: Network, tmp_path: Path
+) -> None:
+    async with world(own_chain, tmp_path) as here:
+        here.online(0)
+        await here.start()
+        batch = await here.batcher.post()
+        await here.signed(batch, 0, 1)
+        port = own_chain.anvil.port
+        own_chain.anvil.close()
+        await here.told("endpoint ejected")
+        async with Anvil(port=port) as again:
+            await Network.deploy(again)
+            line = await here.told("endpoint of another chain is not used: correct its URL")
+            assert "belongs to another chain with id 31337: its genesis is 0x" in line["reason"]
+            await here.signed(batch, 2)
+            assert here.promised() <= here.kept()
+            assert here.daemon.is_running
+
+
+async def test_a_journal_that_was_moved_is_not_used_until_it_is_back(
+    chain: Network, tmp_path: Path
+) -> None:
+    async with world(chain, tmp_path, overrides=AT_ONCE) as here:
+        here.online(0)
+        await here.start()
+        batch = await here.batcher.post()
+        await here.signed(batch, 0, 1)
+        assert await here.daemon.terminate() == 0
+        moved = tmp_path / "moved.jsonl"
+        inspect.export(here.journal, moved)
+        why = await refused(here)
+        assert f"its content moved to {moved}" in why
+        assert "aggregator journal import" in why
+        inspect.import_(here.journal, moved)
+        await here.start()
+        await here.signed(batch, 2)
+        await here.answered_once(batch)
+        await here.keeps_its_word()

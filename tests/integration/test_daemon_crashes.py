@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from aligned.model import OperatorId
 from aligned.wire import messages
 from devnet.go_client import Connection, ConnectionLost, ShutDown
 from devnet.network import Network, hexed
 from devnet.operator import Seen
 from devnet.proxy import Proxy
 from tests.integration.daemons import AT_ONCE, NEVER, UNHURRIED, eventually, merged, pooled, world
+
+UNKNOWN = OperatorId(b"?" * 32)
 
 
 @pytest.fixture
@@ -179,6 +182,27 @@ async def test_told_to_stop_it_answers_or_closes_every_call_in_flight(
         assert len(replied) + closed == 200
         assert {(batch_id, key.operator_id) for batch_id in replied} <= here.kept()
         assert here.lines()[-1]["event"] == "stopped"
+
+
+async def test_told_to_stop_it_closes_a_call_that_waits_for_the_chain(
+    chain: Network, tmp_path: Path, proxy: Proxy
+) -> None:
+    overrides = {"listen": {"drain_timeout": "500ms"}}
+    async with world(chain, tmp_path, endpoints=[proxy.url], overrides=overrides) as here:
+        await here.start()
+        proxy.faults.hang = True
+        response = here.operator(0).response(Seen(bytes(32), here.batcher.account))
+        held = messages.to_value(response._replace(operator_id=UNKNOWN))
+        connection = await Connection.dial(*here.address)
+
+        async def call() -> None:
+            with pytest.raises(ConnectionLost):
+                await connection.call(held)
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(call())
+            await here.shows(lambda status: status["responses"]["held"] == 1, "held")
+            assert await here.daemon.terminate() == 0
 
 
 async def test_started_while_the_chain_is_away_it_takes_signatures_and_answers_later(

@@ -20,6 +20,9 @@ MAX_MESSAGE_BYTES = 8192
 """Legitimate messages stay below 400."""
 MAX_DEFINITIONS = 64
 """Per direction of a connection; legitimate streams have nine."""
+MAX_DEFINITIONS_BYTES = 2048
+"""All of them together, since they are kept for as long as the connection; legitimate ones take
+450."""
 MAX_DEPTH = 8
 """Of a value; legitimate ones have five levels."""
 MAX_ARRAY_LENGTH = 64

@@ -32,6 +32,7 @@ class Types:
 
     def __init__(self, types: Mapping[int, WireType] | None = None) -> None:
         self._types: dict[int, WireType] = dict(types or {})
+        self._bytes = 0
 
     def define(self, type_id: int, data: bytes, at: int) -> None:
         """Take the definition of ``type_id`` that fills ``data`` from ``at`` on.
@@ -45,6 +46,9 @@ class Types:
             raise MalformedMessage("a type id is defined twice")
         if len(self._types) >= gob.MAX_DEFINITIONS:
             raise MalformedMessage("too many type definitions")
+        self._bytes += len(data)
+        if self._bytes > gob.MAX_DEFINITIONS_BYTES:
+            raise MalformedMessage("type definitions are too long")
         self._types[type_id] = _wire_type(_BOOTSTRAP.decode(_WIRE_TYPE, data, at))
 
     def decode(self, type_id: int, data: bytes, at: int) -> Value:

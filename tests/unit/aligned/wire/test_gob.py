@@ -231,6 +231,10 @@ def value(type_id: int, content: str) -> bytes:
             b"".join(struct_definition(64 + n, ("A", 3)) for n in range(65)),
             id="more than 64 definitions",
         ),
+        pytest.param(
+            b"".join(struct_definition(64 + n, ("A" * 1000, 3)) for n in range(3)),
+            id="definitions over 2 KiB",
+        ),
         pytest.param(definition(65, "ArrayT", {"Elem": 3, "Len": 65}), id="array over 64"),
         pytest.param(definition(65, "ArrayT", {"Elem": 3, "Len": -1}), id="negative array length"),
         pytest.param(

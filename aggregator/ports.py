@@ -65,6 +65,11 @@ class Standing:
         self.failures = 0
         """Signatures of this connection that did not."""
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has shown a good signature and no bad one."""
+        return self.verified > 0 and self.failures == 0
+
 
 class Caller(Protocol):
     """One operator's connection as the stages see it.

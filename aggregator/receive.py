@@ -48,7 +48,7 @@ TOO_MANY_HELD = "too many calls of operators not known yet; retry"
 class Incoming:
     """One unique signature on its way in, with every call that waits for it."""
 
-    __slots__ = ("calls", "entry", "key", "since", "standing")
+    __slots__ = ("calls", "entry", "judged", "key", "since", "standing", "withdrawn")
 
     def __init__(
         self, entry: Entry, key: Key, standing: Standing, call: tuple[Caller, int], since: float
@@ -58,6 +58,10 @@ class Incoming:
         self.standing = standing
         self.calls = [call]
         self.since = since
+        self.judged = False
+        """Whether it needs no verdict, or has one."""
+        self.withdrawn = False
+        """Whether every connection that brought it went away before its verdict."""
 
     def answer(self, code: ReplyCode) -> None:
         """Answer every call that waits."""
@@ -179,19 +183,37 @@ class Intake:
         if self._batches.signature(entry.batch_id, entry.operator_id) == entry.signature:
             # Verified before, so no pairing; but only an own commit is a reason to answer.
             self.received.repeated += 1
+            incoming.judged = True
             self._commit(incoming)
         else:
             self._check(incoming)
 
     def dropped(self, caller: Caller) -> None:
-        """See ``Receiver.dropped``."""
+        """See ``Receiver.dropped``.
+
+        What a connection without merit leaves behind is not checked any more: whoever dials and
+        goes could otherwise keep the verifier busy and ingress paused.
+        """
         self._held = [held for held in self._held if held.caller is not caller]
+        if not caller.standing.is_proven:
+            for incoming in list(self._incoming.values()):
+                if not incoming.judged:
+                    self._leave(incoming, caller)
+
+    def _leave(self, incoming: Incoming, caller: Caller) -> None:
+        incoming.calls = [call for call in incoming.calls if call[0] is not caller]
+        if not incoming.calls:
+            incoming.withdrawn = True
+            self._finish(incoming)
 
     # Verdicts and commits.
 
     def judge(self, verdicts: Iterable[tuple[Incoming, bool]]) -> None:
         """Take the verifier's verdicts: what is good goes on to be committed."""
         for incoming, is_good in verdicts:
+            incoming.judged = True
+            if incoming.withdrawn:
+                continue
             if is_good:
                 self._keep(incoming)
             else:
@@ -224,8 +246,9 @@ class Intake:
                 },
             )
         incoming.answer(ReplyCode.REFUSED)
-        if incoming.standing.failures >= MAX_FAILURES:
-            incoming.calls[0][0].hang_up()
+        first, _ = incoming.calls[0]
+        if first.standing is incoming.standing and incoming.standing.failures >= MAX_FAILURES:
+            first.hang_up()
 
     def done(self, incoming: Incoming) -> None:
         """Answer a signature that is durable."""

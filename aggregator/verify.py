@@ -48,6 +48,10 @@ class Check(Protocol):
     def standing(self) -> Standing:
         """That of the connection which brought it first."""
 
+    @property
+    def withdrawn(self) -> bool:
+        """Whether nobody wants the verdict any more; one may come all the same."""
+
 
 C = TypeVar("C", bound=Check)
 
@@ -114,7 +118,7 @@ class _Queue(Generic[C]):
 
 
 class Verifier(Generic[C]):
-    """Gives every submitted signature one verdict.
+    """Gives every submitted signature one verdict, unless it is withdrawn before its turn.
 
     Args:
         backend: The arithmetic.
@@ -200,7 +204,7 @@ class Verifier(Generic[C]):
                 return _Turn(name, checks)
 
     def _take(self, name: Lane) -> list[C]:
-        """Remove what the next call checks from a lane; nothing if all of it had to move on."""
+        """Remove what the next call checks from a lane; nothing if none of it is left there."""
         queue = self._lanes[name].checks
         limit = self._bounds.signatures if name is Lane.PROVEN else self._bounds.unproven
         taken: list[C] = []
@@ -208,7 +212,10 @@ class Verifier(Generic[C]):
         seen = _Seen(set(), set())
         while queue and len(taken) < limit and len(passed) < limit:
             check = queue.popleft()
-            if lane(check.standing) is not name:  # a verdict came meanwhile
+            if check.withdrawn:
+                self._forget(name, check.entry)
+                self.pending -= 1
+            elif lane(check.standing) is not name:  # a verdict came meanwhile
                 self._forget(name, check.entry)
                 self._enqueue(check)
             elif self._is_checked_alone(name, check.entry):

@@ -32,6 +32,9 @@ UNREAD_SECONDS = 30.0
 LINGER_SECONDS = 2.0
 """After our FIN, what still arrives is read and dropped for this long: closing a socket with unread
 bytes resets the connection, and a reset may overtake the replies before it."""
+UNPROVEN_CALLS = 4
+"""Unanswered calls of a connection that has shown no good signature yet, or a bad one: junk costs a
+pairing each, and what waits for its verdict counts against everybody."""
 UNREAD_BYTES = 1 << 16
 """Replies that wait here for a peer to read; then it is not read from either."""
 
@@ -155,8 +158,11 @@ class Connection(asyncio.Protocol):
     @property
     def _takes_calls(self) -> bool:
         shared = self._shared
+        most = shared.listen.max_calls_per_connection
+        if not self._standing.is_proven:
+            most = min(most, UNPROVEN_CALLS)
         return (
-            len(self._open) < shared.listen.max_calls_per_connection
+            len(self._open) < most
             and not shared.paused
             and not shared.draining
             and self._unread_since is None
@@ -178,7 +184,8 @@ class Connection(asyncio.Protocol):
         except messages.BadResponse as error:
             self._refuse(call, error.reason)
         else:
-            self._shared.census.busy(self)
+            if self._standing.is_proven:  # or calls of invented operators could keep all others out
+                self._shared.census.busy(self)
             self._open.add(call.seq)
             self._shared.statistics.calls += 1
             self._shared.statistics.calls_open += 1

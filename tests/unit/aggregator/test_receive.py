@@ -217,6 +217,46 @@ def test_a_connection_that_went_away_is_no_longer_held(bench: Bench) -> None:
     assert bench.intake.held_operators == []
 
 
+def test_what_a_connection_without_merit_leaves_behind_is_withdrawn(bench: Bench) -> None:
+    other = RecordingCaller()
+    bench.intake.receive(response(1), bench.caller, 1)
+    bench.intake.receive(response(2), bench.caller, 2)
+    bench.intake.receive(response(2), other, 1)
+    bench.intake.dropped(bench.caller)
+    assert [incoming.withdrawn for incoming in bench.checking] == [True, False]
+    assert bench.intake.unfinished == 1
+    bench.judge_all()  # one verdict was on its way already
+    bench.commit_all()
+    assert bench.caller.replies == []
+    assert other.replies == [(1, ACCEPTED)]
+    assert bench.intake.unfinished == 0
+
+
+def test_what_was_withdrawn_may_come_again_before_the_old_verdict(bench: Bench) -> None:
+    again = RecordingCaller()
+    bench.intake.receive(response(), bench.caller, 1)
+    bench.intake.dropped(bench.caller)
+    bench.intake.receive(response(), again, 1)
+    old, new = bench.checking
+    bench.intake.judge([(old, True)])
+    assert bench.committing == []
+    bench.intake.judge([(new, True)])
+    bench.commit_all()
+    assert again.replies == [(1, ACCEPTED)]
+
+
+@pytest.mark.parametrize("verified", [0, 1], ids=["of-a-newcomer", "of-a-proven-one"])
+def test_what_is_verified_is_kept_after_its_connection_is_gone(bench: Bench, verified: int) -> None:
+    bench.caller.standing.verified = verified
+    bench.intake.receive(response(), bench.caller, 1)
+    if not verified:
+        bench.judge_all()
+    bench.intake.dropped(bench.caller)
+    bench.judge_all()
+    bench.commit_all()
+    assert bench.batches.signature(a_batch_id(1), operator_id(1)) == signature(1, 1)
+
+
 def test_ingress_pauses_while_too_much_is_not_durable(bench: Bench) -> None:
     bench.batches.open(batch(1))
     for by in range(10, 10 + HIGH_WATER):

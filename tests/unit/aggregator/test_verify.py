@@ -23,6 +23,7 @@ class Brought:
     entry: Entry
     key: Key
     standing: Standing = field(default_factory=Standing)
+    withdrawn: bool = False
 
 
 def new() -> Standing:
@@ -130,6 +131,16 @@ async def test_what_waits_for_one_batch_is_checked_in_one_group(runs: Runs) -> N
     await bench.run()
     assert bench.sizes == [[5]]
     assert bench.verdicts == [(check, True) for check in checks]
+
+
+async def test_what_was_withdrawn_is_not_checked() -> None:
+    bench = Bench()
+    gone, stays = junk(new(), 1), good(new(), 1)
+    bench.submit(gone, stays)
+    gone.withdrawn = True
+    await bench.run()
+    assert bench.verdicts == [(stays, True)]
+    assert bench.sizes == [[1]]
 
 
 async def test_what_waits_for_several_batches_shares_one_call() -> None:

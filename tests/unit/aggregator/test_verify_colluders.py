@@ -20,6 +20,7 @@ class Brought:
     entry: Entry
     key: Key
     standing: Standing = field(default_factory=Standing)
+    withdrawn: bool = False
 
 
 async def test_colluders_are_refused_each_and_the_honest_beside_them_are_not() -> None:

@@ -5,7 +5,7 @@ import logging
 import pytest
 from hypothesis import given, strategies as st
 
-from aggregator.ingress.connection import UNREAD_SECONDS
+from aggregator.ingress.connection import UNPROVEN_CALLS, UNREAD_SECONDS
 from aggregator.ingress.statistics import Ending
 from aggregator.ports import ReplyCode
 from aggregator.settings import Listen, ProxyProtocol
@@ -46,14 +46,14 @@ def test_nothing_is_written_before_the_first_call() -> None:
 def test_answers_of_one_round_are_one_write() -> None:
     house = House()
     peer = house.peer()
-    for number in range(5):
+    for number in range(3):
         peer.call(honest(number))
     peer.replies()
     house.inbox.answer_all()
     assert peer.pipe.writes == []
     house.turn()
     assert len(peer.pipe.writes) == 1
-    assert [reply.seq for reply in peer.replies()] == [0, 1, 2, 3, 4]
+    assert [reply.seq for reply in peer.replies()] == [0, 1, 2]
 
 
 def test_an_answer_is_given_once() -> None:
@@ -240,6 +240,35 @@ def test_reading_stops_at_the_limit_of_open_calls_and_nothing_is_dropped() -> No
     assert house.inbox.responses == [honest(number) for number in range(5)]
     assert peer.pipe.reading
     assert [reply.seq for reply in peer.replies()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("verified", "failures", "taken"),
+    [
+        pytest.param(0, 0, UNPROVEN_CALLS, id="newcomer"),
+        pytest.param(1, 1, UNPROVEN_CALLS, id="suspect"),
+        pytest.param(1, 0, 10, id="proven"),
+    ],
+)
+def test_more_calls_wait_for_a_good_signature(verified: int, failures: int, taken: int) -> None:
+    house = House(Listen(max_calls_per_connection=10))
+    peer = house.peer()
+    peer.connection.standing.verified = verified
+    peer.connection.standing.failures = failures
+    peer.send(b"".join(peer.encode(honest(number)) for number in range(12)))
+    assert len(house.inbox.calls) == taken
+    assert not peer.pipe.reading
+
+
+def test_the_first_good_signature_lets_the_others_in() -> None:
+    house = House(Listen(max_calls_per_connection=10))
+    peer = house.peer()
+    peer.send(b"".join(peer.encode(honest(number)) for number in range(10)))
+    peer.connection.standing.verified = 1
+    peer.connection.answer(0, ReplyCode.ACCEPTED)
+    house.turn()
+    assert len(house.inbox.calls) == 10
+    assert peer.pipe.reading
 
 
 def test_a_pause_holds_all_connections_and_loses_nothing() -> None:
@@ -474,10 +503,11 @@ def test_at_the_limit_the_least_recently_used_idle_connection_goes() -> None:
     assert endings(house) == {Ending.EVICTED: 1}
 
 
-def test_a_connection_with_open_calls_never_goes_for_another() -> None:
+def test_a_proven_connection_with_open_calls_never_goes_for_another() -> None:
     house = House(Listen(max_connections=2))
     busy = [house.peer(), house.peer()]
     for peer in busy:
+        peer.connection.standing.verified = 1
         peer.call(honest())
     late = house.peer()
     assert late.pipe.closed
@@ -485,11 +515,24 @@ def test_a_connection_with_open_calls_never_goes_for_another() -> None:
     assert endings(house) == {Ending.FULL: 1}
 
 
+def test_calls_of_strangers_do_not_keep_others_out() -> None:
+    house = House(Listen(max_connections=2))
+    strangers = [house.peer(), house.peer()]
+    for peer in strangers:
+        peer.call(honest())
+    late = house.peer()
+    assert [peer.pipe.closed for peer in strangers] == [True, False]
+    late.call(honest())
+    assert len(house.inbox.calls) == 3
+    assert endings(house) == {Ending.EVICTED: 1}
+
+
 def test_connections_of_one_source_are_limited_where_that_is_set() -> None:
     house = House(Listen(max_connections_per_source=1))
     first, elsewhere = house.peer("192.0.2.1"), house.peer("192.0.2.2")
     second = house.peer("192.0.2.1")
     assert (first.pipe.closed, elsewhere.pipe.closed, second.pipe.closed) == (True, False, False)
+    second.connection.standing.verified = 1
     second.call(honest())
     third = house.peer("192.0.2.1")
     assert third.pipe.closed

@@ -138,6 +138,9 @@ class ElectedLeadership:
         while True:
             standing = await self._standing(lambda one: one.active)
             term = Term(standing.term or 0)
+            if self._is_unsure(term):  # about to be suspended
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             if term == self._vitals.claimed or await self._claim(term):
                 self._idle.clear()
                 self._paused = None
@@ -162,7 +165,7 @@ class ElectedLeadership:
     async def release(self, term: Term) -> None:
         self._idle.set()
         paused, self._paused = self._paused, None
-        if paused == term:
+        if paused == term or self._is_unsure(term):
             return
         self._say(replace(self._vitals, wanted=False))
         self._tell(lambda elector: elector.drained(term))
@@ -175,6 +178,13 @@ class ElectedLeadership:
                 "process or machine",
                 extra={"term": term},
             )
+
+    def _is_unsure(self, term: Term) -> bool:
+        """Tell whether the work ended only because nobody confirmed the term in time."""
+        standing, elector = self.standing, self._elector
+        if standing.term != term or standing.ending or elector is None:
+            return False
+        return self._clock() >= elector.good_until
 
     async def _claim(self, term: Term) -> bool:
         sent = self._clock()

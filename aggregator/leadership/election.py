@@ -16,7 +16,7 @@ effect was seen, and the deadline is shorter: the holder has stopped before anyb
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple, TypeAlias
 
@@ -31,6 +31,12 @@ CHAIN_SECONDS = 10.0
 
 DRAIN_SECONDS = 10.0
 """For work to stop before the lock is given up without it."""
+
+_SILENCE = 2
+"""Renewal periods without a word after which a standby asks instead of listening."""
+
+_DEAFNESS = 3
+"""Renewal periods without contact after which a standby cannot tell silence from an outage."""
 
 TICK_SECONDS = 0.25
 """The longest wait between two decisions: what other threads publish is seen within it."""
@@ -133,7 +139,7 @@ class View:
     changed: float = -inf
     """When this replica last saw the record change."""
     looked: float = -inf
-    """When the lock was last read or written with success."""
+    """When the lock was last read or written with success, or a watch showed it."""
     rest_until: float = -inf
     """Not to begin before: it gave up because it was not fit."""
     stagger: float = 0.0
@@ -241,8 +247,8 @@ def decide(view: View, now: float) -> Step:
 def _stand_by(view: View, now: float) -> Step:
     record = view.record
     soon = Wait(now + TICK_SECONDS)
-    if record is None:
-        return Look() if now >= view.looked + view.candidate.profile.renew else soon
+    if record is None or now >= view.looked + _SILENCE * view.candidate.profile.renew:
+        return Look()
     vitals = view.vitals
     if not vitals.wanted or view.candidate.pod in record.fenced or unfit(vitals, now) is not None:
         return soon
@@ -250,6 +256,16 @@ def _stand_by(view: View, now: float) -> Step:
     if now < begin:
         return Wait(min(begin, soon.until))
     return Campaign(max(record.term, vitals.fence.term) + 1)
+
+
+def observed(view: View, now: float) -> View:
+    """Return the view after the lock was seen, unchanged or not.
+
+    Silence counts only as long as we could have heard something: after an outage of the lock the
+    holder, who went on by the store's word, gets a lease's time to be heard again.
+    """
+    deaf = now - view.looked > _DEAFNESS * view.candidate.profile.renew
+    return replace(view, looked=now, changed=now if deaf else view.changed)
 
 
 def _may_begin(view: View, record: Record) -> float:

@@ -208,7 +208,6 @@ class Elector:
             return
         self._doubtful = False
         self._see(held)
-        self._view = replace(self._view, looked=self._clock())
 
     async def _campaign(self, term: int) -> None:
         now = self._clock()
@@ -275,7 +274,6 @@ class Elector:
             await self._failed("the lock cannot be written", away)
             return False
         self._see(held)
-        self._view = replace(self._view, looked=self._clock())
         return True
 
     async def _failed(self, what: str, error: Exception) -> None:
@@ -323,6 +321,7 @@ class Elector:
         self._view = replace(self._view, next_renewal=-inf)
 
     def _see(self, held: Held) -> None:
+        self._view = election.observed(self._view, self._clock())
         if held.version != self._held.version or self._view.record is None:
             self._held = held
             self._view = replace(self._view, record=held.record, changed=self._clock())

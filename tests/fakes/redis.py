@@ -98,7 +98,7 @@ class HeldInMemory:
                 del held[entry.operator_id]
 
 
-async def until(holds: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
+async def until(holds: Callable[[], bool], what: str, *, seconds: float = 15.0) -> None:
     """Wait until ``holds``; fail with ``what`` after ``seconds``."""
     try:
         async with asyncio.timeout(seconds):

@@ -25,6 +25,7 @@ from aggregator.leadership.election import (
     Wait,
     decide,
     good_until,
+    observed,
 )
 
 NOW = 1000.0
@@ -53,7 +54,8 @@ def test_a_leader_stops_before_anybody_else_begins(profile: object) -> None:
 @pytest.mark.parametrize(
     ("view", "step"),
     [
-        pytest.param(replace(STANDBY, record=None, looked=NOW - 1), Look(), id="never read"),
+        pytest.param(replace(STANDBY, record=None), Look(), id="never read"),
+        pytest.param(replace(STANDBY, changed=NOW - 5, looked=NOW - 2), Look(), id="silence"),
         pytest.param(replace(STANDBY, changed=NOW - 4.9), Wait(NOW + 0.1), id="held"),
         pytest.param(replace(STANDBY, changed=NOW - 5.0), Campaign(8), id="silent for a lease"),
         pytest.param(
@@ -119,6 +121,18 @@ UNFIT = [
     pytest.param({"signs": False}, id="wrong signer"),
     pytest.param({"refused_until": NOW + 1}, id="refused"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("looked", "changed"),
+    [
+        pytest.param(NOW - 2.9, NOW - 4.0, id="in touch"),
+        pytest.param(NOW - 3.1, NOW, id="out of touch"),
+    ],
+)
+def test_silence_counts_while_in_touch(looked: float, changed: float) -> None:
+    view = replace(STANDBY, looked=looked, changed=NOW - 4.0)
+    assert observed(view, NOW) == replace(view, looked=NOW, changed=changed)
 
 
 @pytest.mark.parametrize("vitals", UNFIT)

@@ -24,6 +24,9 @@ async def while_leading(
 
     The end of a term cancels ``work``; the next term starts it afresh. Any other failure of
     ``work`` propagates. Cancelling stops the work first and releases the term then.
+
+    Raises:
+        CancelledError: Cancelled.
     """
     while True:
         term, holder = await leadership.acquire()
@@ -41,6 +44,11 @@ async def while_leading(
             )
         finally:
             await leadership.release(term)
+        # Before Python 3.13 a group that is cancelled and fails at once raises the failure alone.
+        # Going on to the next term would ignore the cancellation.
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise asyncio.CancelledError
 
 
 async def _end_with(leadership: Leadership, term: Term) -> NoReturn:

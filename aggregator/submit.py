@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aggregator.batches import Batches, BatchState
-    from aggregator.outbox import OutboxRow, Survey
+    from aggregator.outbox import OutboxRow, Receipt, Survey
     from aggregator.ports import Clock, Store
     from aggregator.quorum import Tally
     from aligned.chain.calldata import Certificate
@@ -83,6 +83,9 @@ class Milestones(Protocol):
 
     def quorum_reached(self, batch: Batch, counted: Tally) -> None:
         """The threshold was met for the first time in this term."""
+
+    def answer_mined(self, batch: Batch, receipt: Receipt) -> None:
+        """An answer of ours was mined."""
 
     def answer_sent(self, batch: Batch, transaction: TransactionHash, counted: Tally) -> None:
         """An answer was broadcast; ``counted`` is what it carries."""
@@ -186,6 +189,12 @@ class Submitter:
         self._changed(batch.batch_id)
         if before is None or before.reason is not problem.reason:
             _tell_parked(parked)
+
+    def mined(self, batch_id: BatchId, receipt: Receipt) -> None:
+        """See ``aggregator.chain.term.Desk``."""
+        state = self._batches.get(batch_id)
+        if state is not None and state.batch is not None:
+            self._milestones.answer_mined(state.batch, receipt)
 
     def look_again(self) -> None:
         """See ``aggregator.chain.term.Desk``."""

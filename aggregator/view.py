@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aggregator.commit import Committer
     from aggregator.ingress.server import Ingress
     from aggregator.journal.journal import Journal
+    from aggregator.outbox import Receipt
     from aggregator.ports import Clock
     from aggregator.quorum import Tally
     from aggregator.receive import Incoming, Intake
@@ -314,7 +315,6 @@ class Story:
             seconds = self._clock() - reached
             self._metrics.answer_seconds.observe(seconds)
             self._metrics.upstream.respond_latency = seconds
-            self._metrics.upstream.aggregated_responses += 1
         self._upstream.finish_task(batch.merkle_root)
 
     def oldest_open_seconds(self) -> float | None:
@@ -330,6 +330,17 @@ class Story:
         self._metrics.quorum_seconds.observe(seconds)
         self._metrics.upstream.quorum_latency = seconds
         self._upstream.quorum_reached(batch.merkle_root)
+
+    def answer_mined(self, batch: Batch, receipt: Receipt) -> None:
+        """See ``Milestones.answer_mined``."""
+        counts = self._metrics.upstream
+        counts.aggregated_responses += 1
+        paid = receipt.gas_used * receipt.gas_price
+        counts.paid_ether += paid / _ETHER
+        if paid > batch.fee_limit:
+            counts.paid_for_batcher_times += 1
+            counts.paid_for_batcher_ether += (paid - batch.fee_limit) / _ETHER
+        self._upstream.task_sent(batch.merkle_root, receipt.hash, receipt.gas_price)
 
     def answer_sent(self, batch: Batch, transaction: TransactionHash, counted: Tally) -> None:
         """See ``Milestones.answer_sent``."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aggregator.chain.pen import Fence, Pen
-    from aggregator.outbox import OutboxRow
+    from aggregator.outbox import OutboxRow, Receipt
     from aggregator.parking import CannotSend
     from aligned.model import BatchId
 
@@ -22,6 +22,9 @@ class Desk(Protocol):
 
     def park(self, batch_id: BatchId, problem: CannotSend) -> None:
         """Take note that an answer failed, or was withdrawn."""
+
+    def mined(self, batch_id: BatchId, receipt: Receipt) -> None:
+        """Take note that an answer of ours was mined and did not revert; once for each receipt."""
 
     def look_again(self) -> None:
         """Take note that something changed: a nonce was consumed, there is room."""

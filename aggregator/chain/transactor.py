@@ -341,6 +341,7 @@ class Transactor:
             )
 
     async def _tell(self, slot: Slot, term: TermState) -> None:
+        is_news = slot.receipt is not None and slot.receipt.hash not in slot.told
         fates.tell(slot, self.counters)
         if slot.fate is Fate.FOREIGN and not slot.inherited:
             term.stolen.add(slot.nonce)
@@ -350,7 +351,11 @@ class Transactor:
             if term.admitted and not term.stolen:
                 self._block(None)
         row, receipt = slot.mined_row, slot.receipt
-        if row is None or receipt is None or receipt.succeeded or row.batch_id is None:
+        if row is None or receipt is None or row.batch_id is None:
+            return
+        if receipt.succeeded:
+            if is_news:
+                term.desk.mined(row.batch_id, receipt)
             return
         term.desk.park(row.batch_id, await fates.why(row, receipt, self._node))
 

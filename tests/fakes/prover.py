@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aggregator import certificate
+from aggregator.outbox import Receipt
 from aggregator.parking import CannotSend
 from aggregator.prove import BadAggregate
 from aggregator.quorum import Tally
@@ -73,10 +74,14 @@ class Heard:
 
     quorums: list[BatchId] = field(default_factory=list)
     sent: list[tuple[BatchId, int]] = field(default_factory=list)
+    mined: list[tuple[BatchId, Receipt]] = field(default_factory=list)
 
     def quorum_reached(self, batch: Batch, counted: Tally) -> None:
         del counted
         self.quorums.append(batch.batch_id)
+
+    def answer_mined(self, batch: Batch, receipt: Receipt) -> None:
+        self.mined.append((batch.batch_id, receipt))
 
     def answer_sent(self, batch: Batch, transaction: TransactionHash, counted: Tally) -> None:
         del transaction

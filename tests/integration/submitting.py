@@ -15,6 +15,7 @@ from aggregator.chain.nonces import Fate, Slot
 from aggregator.chain.plan import Rules
 from aggregator.chain.registry import Registry
 from aggregator.chain.transactor import Terms, Transactor
+from aggregator.outbox import Receipt
 from aggregator.parking import Reason
 from aggregator.prove import Prover
 from aggregator.quorum import Tally
@@ -48,6 +49,9 @@ class Milestones:
     def quorum_reached(self, batch: Batch, counted: Tally) -> None:
         del counted
         self.quorums.append(batch.batch_id)
+
+    def answer_mined(self, batch: Batch, receipt: Receipt) -> None:
+        assert receipt.hash in self.sent
 
     def answer_sent(self, batch: Batch, transaction: TransactionHash, counted: Tally) -> None:
         del batch, counted

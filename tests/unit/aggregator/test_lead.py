@@ -97,3 +97,22 @@ async def test_a_bug_in_the_work_is_not_hidden() -> None:
         await while_leading(ScriptedLeadership(log), work)
     assert failure.group_contains(ZeroDivisionError)
     assert log == ["acquired 1", "released 1"]
+
+
+async def test_a_stop_at_the_moment_the_term_ends_is_a_stop() -> None:
+    log: list[str] = []
+    leadership = ScriptedLeadership(log)
+    running = asyncio.Event()
+
+    async def work(term: Term, holder: str) -> NoReturn:
+        del term, holder
+        running.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        leading = group.create_task(while_leading(leadership, work))
+        await running.wait()
+        leadership.ended.set()
+        leading.cancel()
+    assert log == ["acquired 1", "released 1"]

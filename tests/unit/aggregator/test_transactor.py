@@ -11,11 +11,11 @@ from aggregator.chain.fees import Policy
 from aggregator.chain.nonces import PATIENCE, REPEAT, Fate
 from aggregator.chain.plan import Rules
 from aggregator.chain.transactor import Terms, Transactor
-from aggregator.outbox import Kind, OutboxRow, Standing
+from aggregator.outbox import Kind, OutboxRow, Receipt, Standing
 from aggregator.parking import CannotSend, Reason
 from aligned.chain.rpc import RpcError
 from aligned.errors import Deposed, StoreUnavailable
-from aligned.model import Address, Batch, BatchId, Term, Wei
+from aligned.model import Address, Batch, BatchId, Term, TransactionHash, Wei
 from tests.fakes.builders import batch, block
 from tests.fakes.chain import FakeChain, PaperSigner
 from tests.fakes.rows import ACCOUNT, CHAIN_ID, CONTRACT, data, row
@@ -33,6 +33,7 @@ class Desk:
     ready: int = 0
     parked: list[tuple[BatchId, Reason]] = field(default_factory=list)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
+    mined_batches: list[tuple[BatchId, TransactionHash]] = field(default_factory=list)
 
     async def next_look(self) -> None:
         self.looked.clear()
@@ -43,6 +44,9 @@ class Desk:
 
     def park(self, batch_id: BatchId, problem: CannotSend) -> None:
         self.parked.append((batch_id, problem.reason))
+
+    def mined(self, batch_id: BatchId, receipt: Receipt) -> None:
+        self.mined_batches.append((batch_id, receipt.hash))
 
     def look_again(self) -> None:
         self.looked.set()
@@ -129,6 +133,10 @@ async def test_an_answer_is_recorded_broadcast_and_mined(world: World) -> None:
     assert world.fate(5) is Fate.MINED
     assert world.transactor.standing(ONE) is Standing.UNDER_WAY
     assert (world.transactor.counters.sent, world.transactor.counters.mined) == (1, 1)
+    ((_, told),) = world.desk.mined_batches
+    assert told == world.transactor.slots[-1].last.hash
+    await world.heads(2)
+    assert len(world.desk.mined_batches) == 1
 
 
 async def test_three_round_trips_lead_from_a_quorum_to_the_broadcast(world: World) -> None:

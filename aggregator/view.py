@@ -15,7 +15,7 @@ from aggregator import quorum
 from aggregator.telemetry.metrics import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aggregator.batches import Batches, BatchState
     from aggregator.chain.registry import Registry
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aligned.model import Batch, BatchId, Identity, Term, TransactionHash
 
 SHOWN_BATCHES = 200
-"""Unresolved batches that ``/status`` lists one by one, the oldest first."""
+"""Unresolved batches that ``/status`` lists one by one."""
 
 STUCK_SECONDS = 10.0
 """A commit under way for longer means that the disk hangs."""
@@ -99,6 +99,7 @@ class View:
         return {
             "not_stopping": not parts.role.stopping,
             "journal": not self._journal_is_stuck(),
+            "ingress": parts.ingress.is_open,
             "operators": len(parts.registry) > 0,
         }
 
@@ -136,7 +137,7 @@ class View:
             },
             "verification": asdict(parts.verifier.statistics),
             "journal": {"path": str(parts.journal.path), "commits": parts.journal.counts.commits},
-            "ingress": asdict(parts.ingress.statistics),
+            "ingress": parts.ingress.statistics,
         }
 
     def _chain(self, now: float) -> Mapping[str, object]:
@@ -150,10 +151,7 @@ class View:
         }
 
     def _batches(self) -> Mapping[str, object]:
-        states = sorted(
-            self._parts.batches,
-            key=lambda state: 0 if state.batch is None else state.batch.created.number,
-        )
+        states = in_order(self._parts.batches)
         return {
             "count": _counted(states),
             "unresolved": [
@@ -233,6 +231,14 @@ class View:
             },
             telemetry_dropped=parts.upstream.dropped,
         )
+
+
+def in_order(states: Iterable[BatchState]) -> list[BatchState]:
+    """Return batches on chain, the oldest first, then the others: anybody may invent those."""
+    return sorted(
+        states,
+        key=lambda state: (state.batch is None, state.batch.created.number if state.batch else 0),
+    )
 
 
 def _counted(states: list[BatchState]) -> dict[str, int]:

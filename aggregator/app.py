@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -61,6 +62,9 @@ HELD_LOOK_SECONDS = 1.1
 
 HINT_SECONDS = 60.0
 """Between notes of how far the chain is settled: the next start scans from there."""
+
+LAST_HINT_SECONDS = 2.0
+"""For the last note at a stop, which a disk that hangs must not hold up."""
 
 _SETTLED = "settled"
 """Hint: block number, 8 bytes ‖ block hash, 32 bytes."""
@@ -304,10 +308,13 @@ class Aggregator:
             self._role.stopping = True
             leading.cancel()
             await asyncio.wait({leading})
+            await asyncio.sleep(self._settings.listen.drain_delay)
             await self._ingress.drain()
             for task in tasks:
                 task.cancel()
-            await self._note_settled()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_HINT_SECONDS):
+                    await self._note_settled()
 
     def _stages(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {

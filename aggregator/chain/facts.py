@@ -10,7 +10,7 @@ from aggregator.outbox import Receipt, Survey
 from aggregator.together import together
 from aligned.chain import calldata, reverts
 from aligned.chain.reverts import Revert, RevertKind
-from aligned.chain.rpc import RpcError, Undecodable, eth_call, to_bytes, to_int
+from aligned.chain.rpc import BlockMissing, RpcError, Undecodable, eth_call, to_bytes, to_int
 from aligned.errors import ChainUnavailable
 from aligned.model import Address, BlockHash, BlockRef, TransactionHash, Wei
 
@@ -40,6 +40,10 @@ class HeadSource(Protocol):
     @property
     def head(self) -> BlockRef | None:
         """The newest block that was looked at; None before the first."""
+
+    @property
+    def finalized(self) -> BlockRef | None:
+        """The newest block that no reorg takes back; None before it was looked at."""
 
     async def next_head(self) -> BlockRef:
         """Wait for another head than the present one."""
@@ -219,12 +223,13 @@ class Node:
         Raises:
             ChainUnavailable: No endpoint answers.
         """
-        method, params = eth_call(self._contract, calldata.aligned_aggregator(), "latest")
-        aggregator, pending = await together(
-            self._rpc.call(method, params),
-            self._rpc.maximum("eth_getTransactionCount", [_hex(account), "pending"]),
+        (aggregator,), pending = await together(
+            self._rpc.call_many(
+                [eth_call(self._contract, calldata.aligned_aggregator(), "latest")]
+            ),
+            self._count(account, "pending"),
         )
-        return calldata.parse_address(to_bytes(aggregator)), pending
+        return calldata.parse_address(to_bytes(_known(aggregator))), pending
 
     async def facts(self, account: Address, ledger: Ledger) -> Facts:
         """Return what ``ledger`` must know at the present head.
@@ -233,9 +238,9 @@ class Node:
             ChainUnavailable: No endpoint answers.
         """
         head = self.head
-        (final, balance, market, receipts, records, answered), latest = await together(
-            self._ask(account, ledger),
-            self._rpc.maximum("eth_getTransactionCount", [_hex(account), "latest"]),
+        ((balance, market, receipts, records), (final, answered)), latest = await together(
+            together(self._ask(account, ledger), self._finality(account, ledger)),
+            self._count(account, "latest"),
         )
         await self._find(ledger, latest, receipts)
         return Facts(
@@ -251,41 +256,65 @@ class Node:
 
     async def _ask(
         self, account: Address, ledger: Ledger
-    ) -> tuple[
-        int,
-        Wei,
-        Market,
-        dict[TransactionHash, Receipt],
-        dict[BatchId, BatchRecord],
-        frozenset[BatchId],
-    ]:
+    ) -> tuple[Wei, Market, dict[TransactionHash, Receipt], dict[BatchId, BatchRecord]]:
         hashes = [row.hash for slot in ledger for row in slot.rows]
         opened = _batches(ledger, final=False)
-        settled = _batches(ledger, final=True)
         calls: list[tuple[str, Sequence[object]]] = [
             ("eth_getBlockByNumber", ["latest", False]),
             ("eth_maxPriorityFeePerGas", []),
-            ("eth_getTransactionCount", [_hex(account), "finalized"]),
             ("eth_getBalance", [_hex(account), "latest"]),
             *(self._record(batch_id, "latest") for batch_id in opened),
-            *(self._record(batch_id, "finalized") for batch_id in settled),
             *(("eth_getTransactionReceipt", [_hex(known)]) for known in hashes),
         ]
-        answers: list[Any] = []
-        for start in range(0, len(calls), _CHUNK):
-            answers += await self._rpc.call_many(calls[start : start + _CHUNK])
-        block, tip, final, balance, *answers = answers
-        records = _records(opened, answers)
-        finals = _records(settled, answers[len(opened) :])
-        receipts = (_receipt(answer) for answer in answers[len(opened) + len(settled) :])
+        block, tip, balance, *answers = await self._in_parts(calls)
+        receipts = (_receipt(answer) for answer in answers[len(opened) :])
         return (
-            0 if isinstance(final, RpcError) else to_int(final),
             Wei(to_int(_known(balance))),
             Market(_base_fee(_known(block)), _tip(tip)),
             {receipt.hash: receipt for receipt in receipts if receipt is not None},
-            records,
-            frozenset(batch_id for batch_id, record in finals.items() if record.responded),
+            _records(opened, answers),
         )
+
+    async def _finality(self, account: Address, ledger: Ledger) -> tuple[int, frozenset[BatchId]]:
+        """Return the account's count, and the batches that are answered, as of the final block.
+
+        Nothing where nobody has that state: nodes prune it when the chain has not finalized for
+        long, and then only the forgetting of what is final has to wait. Raises as ``facts``.
+        """
+        if (block := self._heads.finalized) is None:
+            return 0, frozenset()
+        at = hex(block.number)
+        settled = _batches(ledger, final=True)
+        calls: list[tuple[str, Sequence[object]]] = [
+            ("eth_getTransactionCount", [_hex(account), at]),
+            *(self._record(batch_id, at) for batch_id in settled),
+        ]
+        try:
+            count, *answers = await self._in_parts(calls)
+        except BlockMissing as missing:
+            count, answers = missing, []
+        if isinstance(count, RpcError | BlockMissing):
+            return 0, frozenset()
+        finals = _records(settled, answers)
+        answered = (batch_id for batch_id, record in finals.items() if record.responded)
+        return to_int(count), frozenset(answered)
+
+    async def _in_parts(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Any]:
+        answers: list[Any] = []
+        for start in range(0, len(calls), _CHUNK):
+            answers += await self._rpc.call_many(calls[start : start + _CHUNK])
+        return answers
+
+    async def _count(self, account: Address, tag: str) -> int:
+        """Return the greatest transaction count of all endpoints.
+
+        Raises:
+            ChainUnavailable: No endpoint answers, or all refuse.
+        """
+        try:
+            return await self._rpc.maximum("eth_getTransactionCount", [_hex(account), tag])
+        except RpcError as refusal:
+            return to_int(_known(refusal))
 
     def _record(self, batch_id: BatchId, block: str) -> tuple[str, Sequence[object]]:
         return eth_call(self._contract, calldata.batches_state(batch_id), block)
@@ -293,12 +322,18 @@ class Node:
     async def _find(
         self, ledger: Ledger, latest: int, receipts: dict[TransactionHash, Receipt]
     ) -> None:
-        """Ask every endpoint about consumed nonces of which the first one shows no receipt."""
+        """Ask every endpoint about consumed nonces of which the first one shows no receipt.
+
+        If all refuse, that is an outage: silence would pass for a theft. Raises as ``facts``.
+        """
         for slot in ledger:
             if slot.nonce >= latest or any(row.hash in receipts for row in slot.rows):
                 continue
             for row in slot.rows:
-                answer = await self._rpc.find("eth_getTransactionReceipt", [_hex(row.hash)])
+                try:
+                    answer = await self._rpc.find("eth_getTransactionReceipt", [_hex(row.hash)])
+                except RpcError as refusal:  # such as "transaction indexing is in progress"
+                    answer = _known(refusal)
                 if (receipt := _receipt(answer)) is not None:
                     receipts[receipt.hash] = receipt
 

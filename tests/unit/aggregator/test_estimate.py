@@ -17,6 +17,7 @@ OFFER = Offer(Wei(100), Wei(2))
 
 class Heads:
     head: BlockRef | None = block(41)
+    finalized: BlockRef | None = None
 
     async def next_head(self) -> BlockRef:
         return block(42)

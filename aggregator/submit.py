@@ -314,11 +314,15 @@ class Submitter:
             return []
         room = self._transactor.room() - len(self._busy)
         startable = []
-        for batch_id in self._ready:
+        for batch_id in list(self._ready):
             state = self._batches.get(batch_id)
             if state is None or state.batch is None:
                 continue
-            if self._transactor.standing(state.batch) is Standing.STALE:
+            standing = self._transactor.standing(state.batch)
+            if standing is Standing.UNDER_WAY:  # seen only now: the account was not known before
+                self._ready.pop(batch_id)
+                self._under_way.add(batch_id)
+            elif standing is Standing.STALE:
                 startable.append(state)
             elif room > 0:
                 room -= 1

@@ -343,6 +343,22 @@ async def test_while_nothing_may_be_sent_batches_show_why(world: World) -> None:
         assert world.answered == [ONE]
 
 
+async def test_what_an_earlier_term_sent_is_not_sent_anew_once_the_account_is_known(
+    world: World,
+) -> None:
+    world.transactor.blocked = CannotSend(Reason.CHAIN_AWAY, "the account was not looked at yet")
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        world.transactor.standings[ONE.batch_id] = Standing.UNDER_WAY
+        world.transactor.blocked = None
+        await world.after(0)
+        assert not world.answered
+        # undone: now it is due
+        world.transactor.standings[ONE.batch_id] = Standing.FREE
+        await world.after(0)
+        assert world.answered == [ONE]
+
+
 async def test_a_parked_batch_that_is_answered_is_forgotten(world: World) -> None:
     world.transactor.refuse = CannotSend(Reason.ANSWERED, "so")
     async with world.leading():

@@ -359,6 +359,36 @@ async def test_what_an_earlier_term_sent_is_not_sent_anew_once_the_account_is_kn
         assert world.answered == [ONE]
 
 
+async def test_an_answer_that_reverts_each_time_waits_longer_each_time(world: World) -> None:
+    waits = []
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        for _ in range(4):
+            world.transactor.standings[ONE.batch_id] = Standing.FREE
+            world.transactor.free = 4
+            world.submitter.park(ONE.batch_id, CannotSend(Reason.REVERT, "mined and reverted"))
+            (parked,) = world.submitter.parked
+            waits.append(parked.retry_at - world.clock())
+            sent = len(world.answered)
+            await world.after(waits[-1] - 1)
+            assert len(world.answered) == sent
+            await world.after(1)
+            assert len(world.answered) == sent + 1
+    assert waits == [5.0, 10.0, 20.0, 40.0]
+
+
+async def test_the_oldest_batches_are_answered_first(world: World) -> None:
+    late, early = batch(1, at=90), batch(2, at=80)
+    async with world.leading():
+        world.transactor.free = 0
+        await world.open(late, *EVERYBODY)
+        await world.open(early, *EVERYBODY)
+        world.transactor.free = 2
+        await world.after(0)
+    answered = [batch_id for batch_id, _ in world.transactor.answered]
+    assert answered == [early.batch_id, late.batch_id]
+
+
 async def test_a_parked_batch_that_is_answered_is_forgotten(world: World) -> None:
     world.transactor.refuse = CannotSend(Reason.ANSWERED, "so")
     async with world.leading():

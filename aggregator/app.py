@@ -29,6 +29,7 @@ from aggregator.prove import Prover
 from aggregator.receive import Intake, Neighbours
 from aggregator.settings import KeystoreSigner, Mode
 from aggregator.store.single import SingleStore
+from aggregator.story import Measures, Story
 from aggregator.submit import Submitter
 from aggregator.sweep import Sweeper
 from aggregator.telemetry import server
@@ -36,7 +37,7 @@ from aggregator.telemetry.heartbeat import Heartbeat
 from aggregator.telemetry.metrics import Metrics
 from aggregator.telemetry.upstream import UpstreamTelemetry
 from aggregator.verify import Verifier
-from aggregator.view import Parts, Role, Story, View
+from aggregator.view import Parts, Role, View
 from aggregator.watch import Scope, Watch
 from aligned.bls.choose import choose
 from aligned.chain.endpoints import Endpoints, Limits, Source
@@ -189,6 +190,9 @@ class Aggregator:
             clock=clock,
         )
         self._store = SingleStore(state.journal)
+        self._upstream = UpstreamTelemetry(settings.telemetry.upstream_url, clock)
+        self._metrics = Metrics.on(CollectorRegistry(), self._snapshot)
+        self._measures = Measures(self._metrics, self._upstream, self._batches)
         self._verifier: Verifier[Incoming] = Verifier(backend, self._judge)
         self._intake = Intake(
             self._batches,
@@ -198,6 +202,7 @@ class Aggregator:
                 commit=self._commit,
                 pause=self._pause,
                 resume=self._resume,
+                measure=self._measures.commit,
             ),
             clock,
         )
@@ -211,8 +216,6 @@ class Aggregator:
         )
         self._ingress = Ingress(settings.listen, self._intake, clock)
         self._sweeper = Sweeper(self._batches, state.journal, self._store, self._watch)
-        self._upstream = UpstreamTelemetry(settings.telemetry.upstream_url, clock)
-        self._metrics = Metrics.on(CollectorRegistry(), self._snapshot)
         self._heartbeat = Heartbeat(clock, self._metrics.loop_lag.observe)
         self._story = Story(self._metrics, self._upstream, self._batches, clock)
         self._transactor = Transactor(
@@ -250,6 +253,7 @@ class Aggregator:
                 transactor=self._transactor,
                 submitter=self._submitter,
                 heartbeat=self._heartbeat,
+                metrics=self._metrics,
                 upstream=self._upstream,
                 story=self._story,
                 clock=clock,
@@ -267,6 +271,7 @@ class Aggregator:
     # The stages refer to each other in a ring: these close it.
 
     def _judge(self, verdicts: list[tuple[Incoming, bool]]) -> None:
+        self._measures.verdicts(verdicts, self._verifier.statistics.seconds)
         self._intake.judge(verdicts)
 
     def _commit(self, incoming: Incoming) -> None:

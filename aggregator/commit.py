@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from aggregator.ports import Commit
 from aligned.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Outcomes(Protocol):
 
     def given_up(self, incoming: Incoming) -> None:
         """It is in the journal, but the store does not confirm it."""
+
+    def committed(self, commit: Commit) -> None:
+        """One commit is through, whatever came of it."""
 
 
 class Committer:
@@ -125,13 +129,17 @@ class Committer:
         entries = [incoming.entry for incoming in group]
         height = self._height()
         self._batches.keep(entries, height=height)
+        began = self._clock()
         await self._journal.append(entries, height=height)
+        journalled = self._clock()
         confirmed = await self._share(entries, group[0].since + HOLD_SECONDS)
         self.commits += 1
         self.committed += len(group)
         finish = self._outcomes.done if confirmed else self._outcomes.given_up
         for incoming in group:
             finish(incoming)
+        oldest = self._clock() - group[0].since
+        self._outcomes.committed(Commit(len(group), journalled - began, oldest))
 
     async def _share(self, entries: list[Entry], deadline: float) -> bool:
         while True:

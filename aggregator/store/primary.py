@@ -264,7 +264,8 @@ class Primary:
         except BaseException:
             await _close(probe)
             raise
-        self._probe = probe
+        other, self._probe = self._probe, probe  # of a look at the same time
+        await _close(other)
         return info
 
     async def rest(self) -> None:

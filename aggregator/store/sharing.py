@@ -69,7 +69,8 @@ class Progress:
     """The lineage that everything was merged into last."""
     merges: int = 0
     restored: int = 0
-    """Entries that a lineage had forgotten: without merging they would be lost."""
+    """Entries that a lineage had forgotten: without merging they would be lost. At least: writes
+    without an answer are not counted."""
     unions: int = 0
     heard: int = 0
     """Records of the stream that peers wrote."""

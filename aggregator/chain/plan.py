@@ -175,6 +175,8 @@ def _bound(row: OutboxRow, facts: Facts, policy: Policy) -> Wei | None:
     if record is None:
         return row.max_fee
     limit = fees.ceiling(record.fee_limit, row.gas)
-    # Above the batch's limit from the start: the contract bills no more than the limit, and our
-    # own cap, without which no such offer is made, bounds the rest.
-    return limit if row.max_fee <= limit else policy.max_fee
+    # Some contracts bill the batcher no more than the limit; then our own cap, without which no
+    # such offer is made, bounds the rest. This one is known for such a contract only if the
+    # simulation passed at a price at which the others revert even for the gas used alone.
+    bills_the_limit = row.max_fee * row.gas * 10 > record.fee_limit * 11
+    return policy.max_fee if bills_the_limit else limit

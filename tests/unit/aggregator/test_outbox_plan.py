@@ -287,3 +287,19 @@ def test_a_gap_has_room_even_if_all_above_is_taken() -> None:
     target = story.ledger.choose(batch(3).batch_id, 4)
     assert target is not None
     assert (target.nonce, target.replaces) == (5, ())
+
+
+@pytest.mark.parametrize(
+    ("max_fee", "raises"),
+    [
+        pytest.param(260, False, id="either-contract-may-have-passed-it"),
+        pytest.param(290, True, id="only-one-that-bills-the-limit"),
+    ],
+)
+def test_above_the_batchs_limit_a_raise_needs_a_contract_that_bills_no_more(
+    max_fee: int, raises: bool
+) -> None:
+    story = Story(row(5, ONE, max_fee=max_fee))
+    story.rules = Rules(policy=Policy(max_fee=Wei(1000)), resubmit_after=36.0)
+    story.look()
+    assert (kinds(story.look(now=36.0)) == [("Raise", 5)]) is raises

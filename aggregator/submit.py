@@ -224,14 +224,17 @@ class Submitter:
             await self._serve(group, term, holder)
 
     async def _claim(self, term: Term, holder: str) -> Sequence[OutboxRow]:
+        level = logging.WARNING
         while True:
             try:
                 return await self._store.claim(term, holder)
             except StoreUnavailable as away:
-                logger.warning(
+                logger.log(
+                    level,
                     "the term cannot begin: the store does not confirm the claim; check the store",
                     extra={"term": term, "reason": str(away)},
                 )
+                level = logging.DEBUG
                 await asyncio.sleep(_CLAIM_RETRY_SECONDS)
 
     async def _serve(self, group: asyncio.TaskGroup, term: Term, holder: str) -> NoReturn:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -408,6 +409,17 @@ async def test_a_claim_that_is_not_confirmed_is_repeated(world: World) -> None:
         await settle()
         assert world.transactor.desk is None
         term.cancel()
+
+
+async def test_a_claim_that_is_not_confirmed_is_told_once(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.submit._CLAIM_RETRY_SECONDS", 0.0)
+    world.store.fail = True
+    async with world.leading():
+        await settle()
+    warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert [one.msg.split(":")[0] for one in warnings] == ["the term cannot begin"]
 
 
 async def test_a_refused_claim_begins_no_term(world: World) -> None:

@@ -250,7 +250,7 @@ async def test_a_deposit_counts_less_what_is_in_flight(world: World) -> None:
     world.chain.deposit = TWO.fee_limit + sent.max_fee * (sent.gas + 15_000) - 1
     with pytest.raises(CannotSend) as refused:
         await world.answer(TWO)
-    assert refused.value.reason is Reason.BATCHER_FUNDS
+    assert refused.value.reason is Reason.BUSY  # no alarm: it passes when the other one is mined
     world.chain.deposit += 1
     await world.answer(TWO)
 

@@ -17,6 +17,7 @@ import yaml
 
 from aggregator import configure
 from aggregator.goconfig.command import import_go_config
+from aggregator.goconfig.convert import Shared
 from aggregator.journal import inspect as journals
 from aggregator.journalview import as_text, described
 from aggregator.settings import LogFormat
@@ -152,6 +153,9 @@ def check(environment: Mapping[str, str], file: Path) -> None:
         "cd aligned_layer    # where the Go aggregator is started",
         "aggregator config import --go-config config-files/config-aggregator.yaml \\",
         "    --output /etc/aggregator/aggregator.yaml",
+        "",
+        "For three replicas add",
+        "    --redis-sentinel redis-0:26379,redis-1:26379,redis-2:26379 --redis-master aligned",
     ),
 )
 @click.option("--go-config", required=True, type=FILE, help="Its YAML file.")
@@ -161,13 +165,23 @@ def check(environment: Mapping[str, str], file: Path) -> None:
 @click.option("--output", type=FILE, help="File to write. Default: standard output.")
 @click.option("--chain-id", type=click.IntRange(min=1), help="Default: asked from the endpoint.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
-def import_config(
+@click.option(
+    "--redis-sentinel",
+    metavar="HOST:PORT,…",
+    help="Sentinels of the Redis that several replicas share, with commas.",
+)
+@click.option("--redis-master", metavar="NAME", help="What these Sentinels call the primary.")
+@click.option("--redis-url", metavar="URL", help="A Redis at one address instead of Sentinels.")
+def import_config(  # noqa: PLR0913  # one for each option
     *,
     go_config: Path,
     aligned_deployment: Path | None,
     output: Path | None,
     chain_id: int | None,
     force: bool,
+    redis_sentinel: str | None,
+    redis_master: str | None,
+    redis_url: str | None,
 ) -> None:
     """Make a configuration from that of Aligned's Go aggregator.
 
@@ -175,8 +189,17 @@ def import_config(
     password in it goes into a file of its own beside the output. What was changed or ignored is
     told on standard error.
     """
+    shared = None
+    if redis_sentinel or redis_master or redis_url:
+        sentinels = tuple(each.strip() for each in (redis_sentinel or "").split(",") if each)
+        shared = Shared(sentinels=sentinels, master_name=redis_master, url=redis_url)
     text, notes = import_go_config(
-        go_config, aligned_deployment, output=output, chain_id=chain_id, force=force
+        go_config,
+        aligned_deployment,
+        output=output,
+        chain_id=chain_id,
+        force=force,
+        shared=shared,
     )
     if output is None:
         click.echo(text, nl=False)

@@ -94,14 +94,14 @@ def run(ctx: click.Context, config: Path) -> None:
     logs.configure(LogFormat.JSON, "warning")
     settings = configure.load(config, ctx.obj)
     logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
-    error = _serve(settings)
+    error = _serve(settings, ctx.obj)
     if error is not None:
         facts = {"kind": type(error).__name__, "why": str(error)}
         logger.critical("the aggregator stops", extra=facts)
         ctx.exit(1)
 
 
-def _serve(settings: Settings) -> AlignedError | None:
+def _serve(settings: Settings, environment: Mapping[str, str]) -> AlignedError | None:
     """Run the daemon; return what ended it, None where it was told to stop.
 
     Raises:
@@ -111,7 +111,7 @@ def _serve(settings: Settings) -> AlignedError | None:
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(app.run(settings))
+            runner.run(app.run(settings, environment))
     except BadConfiguration:
         raise
     except AlignedError as error:

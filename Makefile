@@ -41,7 +41,7 @@ format: $(VENV)/.project  ## rewrite to the house style
 lint: $(VENV)/.project  ## style, layers
 	@$(BIN)/ruff format --check -q $(CODE)
 	@$(BIN)/ruff check -q $(CODE)
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.project  ## mypy, strict
 	@$(BIN)/mypy

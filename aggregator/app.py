@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -22,6 +23,7 @@ from aggregator.ingress.server import Ingress
 from aggregator.lead import while_leading
 from aggregator.prove import Prover
 from aggregator.receive import Intake, Neighbours
+from aggregator.story import Measures, Story
 from aggregator.submit import Submitter
 from aggregator.sweep import Sweeper
 from aggregator.telemetry import server
@@ -29,7 +31,7 @@ from aggregator.telemetry.heartbeat import Heartbeat
 from aggregator.telemetry.metrics import Metrics
 from aggregator.telemetry.upstream import UpstreamTelemetry
 from aggregator.verify import Verifier
-from aggregator.view import Parts, Role, Story, View
+from aggregator.view import Parts, Role, View
 from aggregator.watch import Scope, Watch
 from aligned.bls.choose import choose
 from aligned.errors import AlignedError, ChainUnavailable
@@ -55,6 +57,9 @@ HELD_LOOK_SECONDS = 1.1
 
 HINT_SECONDS = 60.0
 """Between notes of how far the chain is settled: the next start scans from there."""
+
+LAST_HINT_SECONDS = 2.0
+"""For the last note at a stop, which a disk that hangs must not hold up."""
 
 _SETTLED = "settled"
 """Hint: block number, 8 bytes ‖ block hash, 32 bytes."""
@@ -182,6 +187,9 @@ class Aggregator:
             )
         )
         store = self.group.store
+        self._upstream = UpstreamTelemetry(settings.telemetry.upstream_url, clock)
+        self._metrics = Metrics.on(CollectorRegistry(), self._snapshot)
+        self._measures = Measures(self._metrics, self._upstream, self._batches)
         self._verifier: Verifier[Incoming] = Verifier(backend, self._judge)
         self._intake = Intake(
             self._batches,
@@ -191,6 +199,7 @@ class Aggregator:
                 commit=self._commit,
                 pause=self._pause,
                 resume=self._resume,
+                measure=self._measures.commit,
             ),
             clock,
         )
@@ -204,8 +213,6 @@ class Aggregator:
         )
         self._ingress = Ingress(settings.listen, self._intake, clock)
         self._sweeper = Sweeper(self._batches, state.journal, store, self._watch)
-        self._upstream = UpstreamTelemetry(settings.telemetry.upstream_url, clock)
-        self._metrics = Metrics.on(CollectorRegistry(), self._snapshot)
         self._heartbeat = Heartbeat(clock, self._metrics.loop_lag.observe)
         self._story = Story(self._metrics, self._upstream, self._batches, clock)
         self._transactor = Transactor(
@@ -243,6 +250,7 @@ class Aggregator:
                 transactor=self._transactor,
                 submitter=self._submitter,
                 heartbeat=self._heartbeat,
+                metrics=self._metrics,
                 upstream=self._upstream,
                 story=self._story,
                 group=self.group,
@@ -261,6 +269,7 @@ class Aggregator:
     # The stages refer to each other in a ring: these close it.
 
     def _judge(self, verdicts: list[tuple[Incoming, bool]]) -> None:
+        self._measures.verdicts(verdicts, self._verifier.statistics.seconds)
         self._intake.judge(verdicts)
 
     def _commit(self, incoming: Incoming) -> None:
@@ -305,10 +314,13 @@ class Aggregator:
             logger.info("stopping: the term ends, calls in flight are answered")
             self._role.stopping = True
             await _ended(leading, *election)
+            await asyncio.sleep(self._settings.listen.drain_delay)
             await self._ingress.drain()
             for task in tasks:
                 task.cancel()
-            await self._note_settled()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_HINT_SECONDS):
+                    await self._note_settled()
 
     def _stages(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {

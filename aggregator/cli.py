@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from aggregator.telemetry import logs
 from aligned.errors import AlignedError, BadConfiguration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from aggregator.settings import Settings
 
@@ -91,14 +93,32 @@ def run(ctx: click.Context, config: Path) -> None:
     Log lines go to standard error. The exit code is 0 after SIGTERM, 2 when the configuration
     cannot be used, and 1 otherwise.
     """
-    logs.configure(LogFormat.JSON, "warning")
-    settings = configure.load(config, ctx.obj)
-    logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
-    error = _serve(settings, ctx.obj)
+    with _stopping_at_once():
+        logs.configure(LogFormat.JSON, "warning")
+        settings = configure.load(config, ctx.obj)
+        logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
+        error = _serve(settings, ctx.obj)
     if error is not None:
         facts = {"kind": type(error).__name__, "why": str(error)}
         logger.critical("the aggregator stops", extra=facts)
         ctx.exit(1)
+
+
+@contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Exit with 0 on SIGTERM for as long as nobody else handles it: imports take a second.
+
+    As the first process of a container, one without a handler would not even get the signal.
+    """
+
+    def stop(*_: object) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _serve(settings: Settings, environment: Mapping[str, str]) -> AlignedError | None:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from aggregator.ports import Commit
 from aligned.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Outcomes(Protocol):
     def given_up(self, incoming: Incoming) -> None:
         """It is in the journal, but the store does not confirm it."""
 
+    def committed(self, commit: Commit) -> None:
+        """One commit is through, whatever came of it."""
+
 
 class Committer:
     """Commits what ``add`` is given, in groups.
@@ -96,6 +100,7 @@ class Committer:
         self._held: deque[Incoming] = deque()  # journalled, and not confirmed by the store
         self._holding = asyncio.Event()
         self._reason = ""
+        self._journal_seconds = 0.0
         self.commits = 0
         self.committed = 0
 
@@ -129,7 +134,9 @@ class Committer:
         entries = [incoming.entry for incoming in group]
         height = self._height()
         self._batches.keep(entries, height=height)
+        began = self._clock()
         await self._journal.append(entries, height=height)
+        self._journal_seconds = self._clock() - began
         self.commits += 1
         self.committed += len(group)
         if self._held or not await self._share(group):
@@ -146,7 +153,12 @@ class Committer:
             return False
         for incoming in group:
             self._outcomes.done(incoming)
+        self._tell(group)
         return True
+
+    def _tell(self, group: Sequence[Incoming]) -> None:
+        oldest = self._clock() - group[0].since
+        self._outcomes.committed(Commit(len(group), self._journal_seconds, oldest))
 
     async def _see_through(self) -> NoReturn:
         """Try again what the store did not confirm, until it does or the time is over."""
@@ -172,5 +184,6 @@ class Committer:
                 "is back; their operators try another replica. Check the store",
                 extra={"signatures": len(late), "reason": self._reason},
             )
-        for incoming in late:
-            self._outcomes.given_up(incoming)
+            for incoming in late:
+                self._outcomes.given_up(incoming)
+            self._tell(late)

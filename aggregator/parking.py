@@ -51,7 +51,7 @@ class Reason(StrEnum):
     ANSWERED = "answered"
     """The contract says it is answered; the event was not seen yet."""
     BUSY = "busy"
-    """The nonce meant for it went to another."""
+    """What it needs went to another: the nonce meant for it, or its batcher's deposit."""
     REVERT = "revert"
     """The contract refuses for a reason that is not known."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,16 @@ class Progress:
     finalized: int
     oldest: int
     """First block of the expiry window."""
+
+
+class Commit(NamedTuple):
+    """One group that went through."""
+
+    signatures: int
+    journal_seconds: float
+    """In the journal, with its fsync."""
+    oldest_seconds: float
+    """From the arrival of its first signature to the answers."""
 
 
 class Clock(Protocol):

@@ -8,7 +8,6 @@ come from ingress, verdicts from the verifier, and answers leave through the cal
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from aggregator.batches import Batches
-    from aggregator.ports import Caller, Clock, KnownOperator, Registry, Standing
+    from aggregator.ports import Caller, Clock, Commit, KnownOperator, Registry, Standing
     from aligned.bls.backend import Key
     from aligned.model import OperatorId, Response
 
@@ -39,6 +38,8 @@ HIGH_WATER = 8192
 
 LOW_WATER = 4096
 """And at which it may go on."""
+
+_REFUSALS_TOLD_SECONDS = 0.1
 
 UNKNOWN_OPERATOR = "operator is not registered as of the latest block; retry"
 OVER_QUOTA = "too many batches that are not on chain; retry"
@@ -116,6 +117,8 @@ class Neighbours:
     """Too much waits to be durable: stop reading."""
     resume: Callable[[], None]
     """There is room again."""
+    measure: Callable[[Commit], None]
+    """Hears of every commit."""
 
 
 class Intake:
@@ -143,6 +146,9 @@ class Intake:
         self._paused = False
         self._clock = clock
         self._incoming: dict[Entry, Incoming] = {}
+        self._told_at = -_REFUSALS_TOLD_SECONDS
+        self._untold = 0
+        """Refusals since the last one that was logged."""
         self._held: list[Held] = []
         self.received = Received()
 
@@ -235,26 +241,39 @@ class Intake:
     def _refuse(self, incoming: Incoming) -> None:
         self._finish(incoming)
         self.received.refused += len(incoming.calls)
-        callers = Counter(caller for caller, _ in incoming.calls)
-        for caller in callers:
-            logger.info(
-                "signature does not verify",
-                extra={
-                    "batch": incoming.entry.batch_id,
-                    "operator": incoming.entry.operator_id,
-                    "source": caller.source,
-                },
-            )
+        self._tell_refused(incoming)
         incoming.answer(ReplyCode.REFUSED)
         first, _ = incoming.calls[0]
         if first.standing is incoming.standing and incoming.standing.failures >= MAX_FAILURES:
             first.hang_up()
+
+    def _tell_refused(self, incoming: Incoming) -> None:
+        """Log one refusal, at most one each tenth of a second: junk must not fill a disk."""
+        now = self._clock()
+        if now - self._told_at < _REFUSALS_TOLD_SECONDS:
+            self._untold += 1
+            return
+        caller, _ = incoming.calls[0]
+        logger.info(
+            "signature does not verify",
+            extra={
+                "batch": incoming.entry.batch_id,
+                "operator": incoming.entry.operator_id,
+                "source": caller.source,
+                "not_told": self._untold,
+            },
+        )
+        self._told_at, self._untold = now, 0
 
     def done(self, incoming: Incoming) -> None:
         """Answer a signature that is durable."""
         self._finish(incoming)
         self.received.accepted += len(incoming.calls)
         incoming.answer(ReplyCode.ACCEPTED)
+
+    def committed(self, commit: Commit) -> None:
+        """Pass on what a commit took."""
+        self._neighbours.measure(commit)
 
     def given_up(self, incoming: Incoming) -> None:
         """Hang up on a signature whose commit was not confirmed; its operator sends it again."""

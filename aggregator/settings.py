@@ -202,8 +202,11 @@ class Listen(Section):
     """Only where peer addresses are real: behind a NAT everybody has the same. Absent: no limit."""
     idle_timeout: Seconds = Field(default=60.0, gt=0)
     """Connections with nothing pending are closed; Go clients dial again at the next call."""
+    drain_delay: Seconds = 1.0
+    """At shutdown, how long calls are still taken after ``/readyz`` has turned, for load balancers
+    to notice."""
     drain_timeout: Seconds = 5.0
-    """At shutdown, for calls in flight."""
+    """At shutdown, for calls in flight after that."""
     proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
     """Version of the header that the load balancer puts in front of a connection."""
     trusted_cidrs: tuple[str, ...] = ()

@@ -138,6 +138,8 @@ class Submitter:
         self._under_way: set[BatchId] = set()
         self._observed: dict[BatchId, BlockRef] = {}
         self._parked: dict[BatchId, Parked] = {}
+        # Why each was last parked, also if it was sent since: what reverts each time waits longer.
+        self._last: dict[BatchId, Parked] = {}
 
     @property
     def observed(self) -> Mapping[BatchId, BlockRef]:
@@ -176,15 +178,9 @@ class Submitter:
         if state is None or not state.is_open:
             return
         before = self._parked.get(batch.batch_id)
-        parked = parking.park(
-            before,
-            batch.batch_id,
-            batch.created,
-            problem,
-            now=self._clock(),
-            luck=self._luck(),
-        )
-        self._parked[batch.batch_id] = parked
+        last, now, luck = self._last.get(batch.batch_id), self._clock(), self._luck()
+        parked = parking.park(last, batch.batch_id, batch.created, problem, now=now, luck=luck)
+        self._parked[batch.batch_id] = self._last[batch.batch_id] = parked
         self._ready.pop(batch.batch_id, None)
         self._changed(batch.batch_id)
         if before is None or before.reason is not problem.reason:
@@ -228,14 +224,17 @@ class Submitter:
             await self._serve(group, term, holder)
 
     async def _claim(self, term: Term, holder: str) -> Sequence[OutboxRow]:
+        level = logging.WARNING
         while True:
             try:
                 return await self._store.claim(term, holder)
             except StoreUnavailable as away:
-                logger.warning(
+                logger.log(
+                    level,
                     "the term cannot begin: the store does not confirm the claim; check the store",
                     extra={"term": term, "reason": str(away)},
                 )
+                level = logging.DEBUG
                 await asyncio.sleep(_CLAIM_RETRY_SECONDS)
 
     async def _serve(self, group: asyncio.TaskGroup, term: Term, holder: str) -> NoReturn:
@@ -290,7 +289,7 @@ class Submitter:
             self._due[batch_id] = at
 
     def _forget(self, batch_id: BatchId) -> None:
-        for known in (self._reached, self._ready, self._observed, self._parked):
+        for known in (self._reached, self._ready, self._observed, self._parked, self._last):
             known.pop(batch_id, None)
 
     def _fire_at(self, state: BatchState, batch: Batch, now: float) -> float | None:
@@ -309,16 +308,20 @@ class Submitter:
         return quorum.fire_at(counted, reached, now, self._window)
 
     def _startable(self) -> list[BatchState]:
-        """Return what may be prepared at once: as many as there is room for, and what replaces."""
+        """Return what may be prepared at once: what replaces, and the oldest there is room for."""
         if self._transactor.blocked is not None:
             return []
         room = self._transactor.room() - len(self._busy)
         startable = []
-        for batch_id in self._ready:
-            state = self._batches.get(batch_id)
-            if state is None or state.batch is None:
+        known = [state for ready in self._ready if (state := self._batches.get(ready))]
+        for state in sorted(known, key=_age):
+            if state.batch is None:
                 continue
-            if self._transactor.standing(state.batch) is Standing.STALE:
+            standing = self._transactor.standing(state.batch)
+            if standing is Standing.UNDER_WAY:  # seen only now: the account was not known before
+                self._ready.pop(state.batch_id)
+                self._under_way.add(state.batch_id)
+            elif standing is Standing.STALE:
                 startable.append(state)
             elif room > 0:
                 room -= 1
@@ -370,6 +373,10 @@ class Submitter:
         else:
             counted = quorum.tally(operators, signatures)
             self._milestones.answer_sent(batch, transaction, counted)
+
+
+def _age(state: BatchState) -> int:
+    return 0 if state.batch is None else state.batch.created.number
 
 
 def _away(away: Unavailable) -> Reason:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from aligned.errors import StoreUnavailable
+from aligned.model import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from aggregator.batches import Batches
+    from aggregator.batches import Batches, BatchState
     from aggregator.ports import Progress
     from aligned.model import BatchId
 
@@ -27,7 +28,7 @@ ORPHAN_BLOCKS = 1800
 
 
 class Forgets(Protocol):
-    """The part of journal and store that sweeping needs."""
+    """What sweeping needs of journal and store alike."""
 
     async def forget(self, batches: Sequence[BatchId]) -> None:
         """Delete every entry of ``batches``.
@@ -35,6 +36,20 @@ class Forgets(Protocol):
         Raises:
             StoreUnavailable: The store is away.
         """
+
+
+class Disk(Forgets, Protocol):
+    """The part of the journal that sweeping needs."""
+
+    async def append(self, entries: Sequence[Entry], *, height: int) -> None:
+        """Make ``entries`` durable on this machine."""
+
+
+class Shared(Forgets, Protocol):
+    """The part of the store that sweeping needs."""
+
+    async def put(self, entries: Sequence[Entry]) -> None:
+        """See ``Store.put``."""
 
 
 class Watched(Protocol):
@@ -71,9 +86,7 @@ def settled(batches: Batches, progress: Progress) -> Settled:
 class Sweeper:
     """Forgets at each new head."""
 
-    def __init__(
-        self, batches: Batches, journal: Forgets, store: Forgets, watched: Watched
-    ) -> None:
+    def __init__(self, batches: Batches, journal: Disk, store: Shared, watched: Watched) -> None:
         self._batches = batches
         self._journal = journal
         self._store = store
@@ -89,9 +102,11 @@ class Sweeper:
         """Forget what ``progress`` settles: store first, so that nothing comes back from there."""
         self._batches.date_orphans(progress.height)
         gone = settled(self._batches, progress)
-        everything = gone.final + gone.expired + gone.orphans
+        given_up = gone.expired + gone.orphans
+        everything = gone.final + given_up
         if not everything:
             return
+        before = {batch_id: self._size(batch_id) for batch_id in given_up}
         for batch_id in gone.expired:
             logger.error(
                 "batch expired without an answer: it is given up. See docs/runbook.md, expired",
@@ -99,10 +114,36 @@ class Sweeper:
             )
         try:
             await self._store.forget(everything)
+            await self._journal.forget(everything)
+            revived = self._revived(before, progress)
+            self._batches.finish(gone.final)
+            self._batches.forget(each for each in given_up if each not in revived)
+            for state in revived.values():
+                await self._keep(state, progress.height)
         except StoreUnavailable as away:
             logger.info("sweep put off: the store is away", extra={"reason": str(away)})
             return
-        await self._journal.forget(everything)
-        self._batches.finish(gone.final)
-        self._batches.forget(gone.expired + gone.orphans)
         await asyncio.sleep(0)
+
+    def _size(self, batch_id: BatchId) -> int:
+        state = self._batches.get(batch_id)
+        return 0 if state is None else len(state.signatures)
+
+    def _revived(
+        self, before: Mapping[BatchId, int], progress: Progress
+    ) -> dict[BatchId, BatchState]:
+        """Return what of ``before`` got a signature or appeared on chain while it was forgotten."""
+        gone = settled(self._batches, progress)
+        still = {*gone.expired, *gone.orphans}
+        return {
+            state.batch_id: state
+            for state in self._batches
+            if state.batch_id in before
+            and (state.batch_id not in still or len(state.signatures) > before[state.batch_id])
+        }
+
+    async def _keep(self, state: BatchState, height: int) -> None:
+        """Write what memory holds of a batch again: some of it was acknowledged meanwhile."""
+        entries = [Entry(state.batch_id, *pair) for pair in state.signatures.items()]
+        await self._journal.append(entries, height=height)
+        await self._store.put(entries)

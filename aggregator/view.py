@@ -15,7 +15,7 @@ from aggregator import quorum
 from aggregator.telemetry.metrics import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aggregator.batches import Batches, BatchState
     from aggregator.chain.registry import Registry
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from aggregator.group import Group
     from aggregator.ingress.server import Ingress
     from aggregator.journal.journal import Journal
-    from aggregator.outbox import Receipt
     from aggregator.ports import Clock
-    from aggregator.quorum import Tally
     from aggregator.receive import Incoming, Intake
+    from aggregator.story import Story
     from aggregator.submit import Submitter
     from aggregator.telemetry.heartbeat import Heartbeat
     from aggregator.telemetry.metrics import Metrics
@@ -36,10 +35,10 @@ if TYPE_CHECKING:
     from aggregator.watch import Watch
     from aligned.bls.backend import Backend
     from aligned.chain.endpoints import Endpoints
-    from aligned.model import Batch, BatchId, Identity, Term, TransactionHash
+    from aligned.model import Identity, Term
 
 SHOWN_BATCHES = 200
-"""Unresolved batches that ``/status`` lists one by one, the oldest first."""
+"""Unresolved batches that ``/status`` lists one by one."""
 
 STUCK_SECONDS = 10.0
 """A commit under way for longer means that the disk hangs."""
@@ -76,6 +75,7 @@ class Parts:
     transactor: Transactor
     submitter: Submitter
     heartbeat: Heartbeat
+    metrics: Metrics
     upstream: UpstreamTelemetry
     story: Story
     group: Group
@@ -101,6 +101,7 @@ class View:
         return {
             "not_stopping": not parts.role.stopping,
             "journal": not self._journal_is_stuck(),
+            "ingress": parts.ingress.is_open,
             "operators": len(parts.registry) > 0,
         }
 
@@ -139,7 +140,7 @@ class View:
             },
             "verification": asdict(parts.verifier.statistics),
             "journal": {"path": str(parts.journal.path), "commits": parts.journal.counts.commits},
-            "ingress": asdict(parts.ingress.statistics),
+            "ingress": parts.ingress.statistics,
         }
 
     def _chain(self, now: float) -> Mapping[str, object]:
@@ -153,10 +154,7 @@ class View:
         }
 
     def _batches(self) -> Mapping[str, object]:
-        states = sorted(
-            self._parts.batches,
-            key=lambda state: 0 if state.batch is None else state.batch.created.number,
-        )
+        states = in_order(self._parts.batches)
         return {
             "count": _counted(states),
             "unresolved": [
@@ -199,6 +197,8 @@ class View:
         """Return the counts of all stages as of now."""
         parts = self._parts
         now = parts.clock()
+        balance = parts.transactor.balance
+        parts.metrics.upstream.price_bumps = parts.transactor.counters.bumped
         states = list(parts.batches)
         shares = [share for state in states if (share := _signed_share(state)) is not None]
         head, tip = parts.watch.head, parts.watch.tip
@@ -231,6 +231,7 @@ class View:
             head_age_seconds=None if tip is None else max(0.0, time.time() - tip.header.timestamp),
             endpoints={each.name: each.healthy for each in parts.endpoints.status()},
             outbox=Counter(str(slot.fate) for slot in parts.transactor.slots),
+            balance_ether=None if balance is None else balance / _ETHER,
             registered_operators=len(parts.registry),
             last_response_seconds={
                 operator: now - at
@@ -238,6 +239,14 @@ class View:
             },
             telemetry_dropped=parts.upstream.dropped,
         )
+
+
+def in_order(states: Iterable[BatchState]) -> list[BatchState]:
+    """Return batches on chain, the oldest first, then the others: anybody may invent those."""
+    return sorted(
+        states,
+        key=lambda state: (state.batch is None, state.batch.created.number if state.batch else 0),
+    )
 
 
 def _counted(states: list[BatchState]) -> dict[str, int]:
@@ -277,77 +286,3 @@ def _size(journal: Journal) -> int:
         return journal.path.stat().st_size
     except OSError:
         return 0
-
-
-class Story:
-    """Tells metrics and upstream's telemetry how batches get on; implements ``Milestones``.
-
-    Args:
-        metrics: Ours.
-        upstream: Aligned's telemetry service.
-        batches: The memory.
-        clock: Seconds.
-    """
-
-    def __init__(
-        self, metrics: Metrics, upstream: UpstreamTelemetry, batches: Batches, clock: Clock
-    ) -> None:
-        self._metrics = metrics
-        self._upstream = upstream
-        self._batches = batches
-        self._clock = clock
-        self._opened: dict[BatchId, float] = {}
-        self._reached: dict[BatchId, float] = {}
-        batches.on_change(self._changed)
-
-    def _changed(self, batch_id: BatchId) -> None:
-        state = self._batches.get(batch_id)
-        if state is None or state.batch is None:
-            self._opened.pop(batch_id, None)
-            self._reached.pop(batch_id, None)
-        elif state.is_open:
-            if batch_id not in self._opened:
-                self._opened[batch_id] = self._clock()
-                self._metrics.upstream.received_tasks += 1
-                self._upstream.init_task(state.batch.merkle_root)
-        elif batch_id in self._opened:
-            self._answered(state.batch)
-
-    def _answered(self, batch: Batch) -> None:
-        del self._opened[batch.batch_id]
-        reached = self._reached.pop(batch.batch_id, None)
-        if reached is not None:
-            seconds = self._clock() - reached
-            self._metrics.answer_seconds.observe(seconds)
-            self._metrics.upstream.respond_latency = seconds
-        self._upstream.finish_task(batch.merkle_root)
-
-    def oldest_open_seconds(self) -> float | None:
-        """Return for how long this process has known the batch that waits longest."""
-        return self._clock() - min(self._opened.values()) if self._opened else None
-
-    def quorum_reached(self, batch: Batch, counted: Tally) -> None:
-        """See ``Milestones.quorum_reached``."""
-        del counted
-        now = self._clock()
-        self._reached[batch.batch_id] = now
-        seconds = now - self._opened.get(batch.batch_id, now)
-        self._metrics.quorum_seconds.observe(seconds)
-        self._metrics.upstream.quorum_latency = seconds
-        self._upstream.quorum_reached(batch.merkle_root)
-
-    def answer_mined(self, batch: Batch, receipt: Receipt) -> None:
-        """See ``Milestones.answer_mined``."""
-        counts = self._metrics.upstream
-        counts.aggregated_responses += 1
-        paid = receipt.gas_used * receipt.gas_price
-        counts.paid_ether += paid / _ETHER
-        if paid > batch.fee_limit:
-            counts.paid_for_batcher_times += 1
-            counts.paid_for_batcher_ether += (paid - batch.fee_limit) / _ETHER
-        self._upstream.task_sent(batch.merkle_root, receipt.hash, receipt.gas_price)
-
-    def answer_sent(self, batch: Batch, transaction: TransactionHash, counted: Tally) -> None:
-        """See ``Milestones.answer_sent``."""
-        del batch, transaction
-        self._metrics.answer_share.observe(counted.signed / counted.total)

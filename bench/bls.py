@@ -118,6 +118,7 @@ class Arrival:
     standing: Standing
     connection: int
     arrived: float = 0.0
+    withdrawn: bool = False
 
 
 @dataclass

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aggregator.chain import told
 from aggregator.chain.fees import Market
 from aggregator.chain.nonces import Facts, Fate
 from aggregator.outbox import Receipt, Survey
 from aggregator.together import together
 from aligned.chain import calldata, reverts
 from aligned.chain.reverts import Revert, RevertKind
-from aligned.chain.rpc import RpcError, Undecodable, eth_call, to_bytes, to_int
+from aligned.chain.rpc import BlockMissing, RpcError, Undecodable, eth_call, to_bytes, to_int
 from aligned.errors import ChainUnavailable
-from aligned.model import Address, BlockHash, BlockRef, TransactionHash, Wei
+from aligned.model import Address, BlockRef, TransactionHash, Wei
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from aligned.chain.rpc import Rpc
     from aligned.model import Batch, BatchId, OperatorId
 
-DEFAULT_TIP = Wei(1_000_000_000)
-"""Per gas, where the node suggests none."""
+SIMULATED_GAS = 5_000_000
+"""Gas limit of simulations, more than three times what 66 non-signers take. Without one, geth
+takes the block's (60 million), or 50 million for a call, and wants the account to have the money
+for all of it."""
 
 _UNSUPPORTED = frozenset({-32601, -32004})
 """JSON-RPC codes of a method that a node does not have (EIP-1474)."""
@@ -40,6 +43,10 @@ class HeadSource(Protocol):
     @property
     def head(self) -> BlockRef | None:
         """The newest block that was looked at; None before the first."""
+
+    @property
+    def finalized(self) -> BlockRef | None:
+        """The newest block that no reorg takes back; None before it was looked at."""
 
     async def next_head(self) -> BlockRef:
         """Wait for another head than the present one."""
@@ -117,12 +124,12 @@ class Node:
         record, deposit, aggregator, block, tip, *balance = answers
         return Survey(
             indices=indices,
-            record=calldata.parse_batches_state(to_bytes(_known(record))),
-            aggregator=calldata.parse_address(to_bytes(_known(aggregator))),
-            deposit=Wei(calldata.parse_uint(to_bytes(_known(deposit)))),
-            balance=Wei(to_int(_known(balance[0])) if balance else 0),
-            base_fee=_base_fee(_known(block)),
-            tip=_tip(tip),
+            record=calldata.parse_batches_state(to_bytes(told.known(record))),
+            aggregator=calldata.parse_address(to_bytes(told.known(aggregator))),
+            deposit=Wei(calldata.parse_uint(to_bytes(told.known(deposit)))),
+            balance=Wei(to_int(told.known(balance[0])) if balance else 0),
+            base_fee=told.base_fee(told.known(block)),
+            tip=told.tip(tip),
         )
 
     async def estimate(
@@ -141,7 +148,7 @@ class Node:
         """
         call = self._message(account, data, offered.max_fee, offered.tip)
         if self._simulates:
-            gas = await self._simulated(call, base_fee)
+            gas = await self._simulated(call | {"gas": hex(SIMULATED_GAS)}, base_fee)
             if gas is not None:
                 return gas
         return to_int(await self._rpc.call("eth_estimateGas", [call, "pending"]))
@@ -166,11 +173,13 @@ class Node:
         try:
             result = answer[0]["calls"][0]
             succeeded, gas = to_int(result["status"]) == 1, to_int(result["gasUsed"])
-            error = result.get("error") or {}
+            error = result["error"] if isinstance(result.get("error"), dict) else {}
         except (LookupError, TypeError, AttributeError, Undecodable):
             return None
         if succeeded:
             return gas
+        if gas > SIMULATED_GAS // 2:
+            return None  # it may have run out of gas: an estimate has no such limit
         raise RpcError(
             error.get("code", 3),
             error.get("message", "execution reverted"),
@@ -183,7 +192,7 @@ class Node:
         Raises:
             ChainUnavailable: No endpoint answers.
         """
-        call = self._message(account, data, max_fee, tip)
+        call = self._message(account, data, max_fee, tip) | {"gas": hex(SIMULATED_GAS)}
         return await self._revert([call, "pending"])
 
     async def replay(self, transaction: Transaction, account: Address, block: int) -> Revert:
@@ -219,12 +228,13 @@ class Node:
         Raises:
             ChainUnavailable: No endpoint answers.
         """
-        method, params = eth_call(self._contract, calldata.aligned_aggregator(), "latest")
-        aggregator, pending = await together(
-            self._rpc.call(method, params),
-            self._rpc.maximum("eth_getTransactionCount", [_hex(account), "pending"]),
+        (aggregator,), pending = await together(
+            self._rpc.call_many(
+                [eth_call(self._contract, calldata.aligned_aggregator(), "latest")]
+            ),
+            self._count(account, "pending"),
         )
-        return calldata.parse_address(to_bytes(aggregator)), pending
+        return calldata.parse_address(to_bytes(told.known(aggregator))), pending
 
     async def facts(self, account: Address, ledger: Ledger) -> Facts:
         """Return what ``ledger`` must know at the present head.
@@ -233,9 +243,9 @@ class Node:
             ChainUnavailable: No endpoint answers.
         """
         head = self.head
-        (final, balance, market, receipts, records, answered), latest = await together(
-            self._ask(account, ledger),
-            self._rpc.maximum("eth_getTransactionCount", [_hex(account), "latest"]),
+        ((balance, market, receipts, records), (final, answered)), latest = await together(
+            together(self._ask(account, ledger), self._finality(account, ledger)),
+            self._count(account, "latest"),
         )
         await self._find(ledger, latest, receipts)
         return Facts(
@@ -251,41 +261,65 @@ class Node:
 
     async def _ask(
         self, account: Address, ledger: Ledger
-    ) -> tuple[
-        int,
-        Wei,
-        Market,
-        dict[TransactionHash, Receipt],
-        dict[BatchId, BatchRecord],
-        frozenset[BatchId],
-    ]:
+    ) -> tuple[Wei, Market, dict[TransactionHash, Receipt], dict[BatchId, BatchRecord]]:
         hashes = [row.hash for slot in ledger for row in slot.rows]
         opened = _batches(ledger, final=False)
-        settled = _batches(ledger, final=True)
         calls: list[tuple[str, Sequence[object]]] = [
             ("eth_getBlockByNumber", ["latest", False]),
             ("eth_maxPriorityFeePerGas", []),
-            ("eth_getTransactionCount", [_hex(account), "finalized"]),
             ("eth_getBalance", [_hex(account), "latest"]),
             *(self._record(batch_id, "latest") for batch_id in opened),
-            *(self._record(batch_id, "finalized") for batch_id in settled),
             *(("eth_getTransactionReceipt", [_hex(known)]) for known in hashes),
         ]
+        block, tip, balance, *answers = await self._in_parts(calls)
+        receipts = (told.receipt(answer) for answer in answers[len(opened) :])
+        return (
+            Wei(to_int(told.known(balance))),
+            Market(told.base_fee(told.known(block)), told.tip(tip)),
+            {receipt.hash: receipt for receipt in receipts if receipt is not None},
+            _records(opened, answers),
+        )
+
+    async def _finality(self, account: Address, ledger: Ledger) -> tuple[int, frozenset[BatchId]]:
+        """Return the account's count, and the batches that are answered, as of the final block.
+
+        Nothing where nobody has that state: nodes prune it when the chain has not finalized for
+        long, and then only the forgetting of what is final has to wait. Raises as ``facts``.
+        """
+        if (block := self._heads.finalized) is None:
+            return 0, frozenset()
+        at = hex(block.number)
+        settled = _batches(ledger, final=True)
+        calls: list[tuple[str, Sequence[object]]] = [
+            ("eth_getTransactionCount", [_hex(account), at]),
+            *(self._record(batch_id, at) for batch_id in settled),
+        ]
+        try:
+            count, *answers = await self._in_parts(calls)
+        except BlockMissing as missing:
+            count, answers = missing, []
+        if isinstance(count, RpcError | BlockMissing):
+            return 0, frozenset()
+        finals = _records(settled, answers)
+        answered = (batch_id for batch_id, record in finals.items() if record.responded)
+        return to_int(count), frozenset(answered)
+
+    async def _in_parts(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Any]:
         answers: list[Any] = []
         for start in range(0, len(calls), _CHUNK):
             answers += await self._rpc.call_many(calls[start : start + _CHUNK])
-        block, tip, final, balance, *answers = answers
-        records = _records(opened, answers)
-        finals = _records(settled, answers[len(opened) :])
-        receipts = (_receipt(answer) for answer in answers[len(opened) + len(settled) :])
-        return (
-            0 if isinstance(final, RpcError) else to_int(final),
-            Wei(to_int(_known(balance))),
-            Market(_base_fee(_known(block)), _tip(tip)),
-            {receipt.hash: receipt for receipt in receipts if receipt is not None},
-            records,
-            frozenset(batch_id for batch_id, record in finals.items() if record.responded),
-        )
+        return answers
+
+    async def _count(self, account: Address, tag: str) -> int:
+        """Return the greatest transaction count of all endpoints.
+
+        Raises:
+            ChainUnavailable: No endpoint answers, or all refuse.
+        """
+        try:
+            return await self._rpc.maximum("eth_getTransactionCount", [_hex(account), tag])
+        except RpcError as refusal:
+            return to_int(told.known(refusal))
 
     def _record(self, batch_id: BatchId, block: str) -> tuple[str, Sequence[object]]:
         return eth_call(self._contract, calldata.batches_state(batch_id), block)
@@ -293,13 +327,19 @@ class Node:
     async def _find(
         self, ledger: Ledger, latest: int, receipts: dict[TransactionHash, Receipt]
     ) -> None:
-        """Ask every endpoint about consumed nonces of which the first one shows no receipt."""
+        """Ask every endpoint about consumed nonces of which the first one shows no receipt.
+
+        If all refuse, that is an outage: silence would pass for a theft. Raises as ``facts``.
+        """
         for slot in ledger:
             if slot.nonce >= latest or any(row.hash in receipts for row in slot.rows):
                 continue
             for row in slot.rows:
-                answer = await self._rpc.find("eth_getTransactionReceipt", [_hex(row.hash)])
-                if (receipt := _receipt(answer)) is not None:
+                try:
+                    answer = await self._rpc.find("eth_getTransactionReceipt", [_hex(row.hash)])
+                except RpcError as refusal:  # such as "transaction indexing is in progress"
+                    answer = told.known(refusal)
+                if (receipt := told.receipt(answer)) is not None:
                     receipts[receipt.hash] = receipt
 
 
@@ -319,45 +359,6 @@ def _records(batch_ids: Iterable[BatchId], answers: Iterable[object]) -> dict[Ba
         for batch_id, answer in zip(batch_ids, answers, strict=False)
         if not isinstance(answer, RpcError)
     }
-
-
-def _receipt(answer: object) -> Receipt | None:
-    if not isinstance(answer, dict) or answer.get("blockHash") is None:
-        return None
-    try:
-        return Receipt(
-            hash=TransactionHash(to_bytes(answer["transactionHash"])),
-            block=BlockRef(to_int(answer["blockNumber"]), BlockHash(to_bytes(answer["blockHash"]))),
-            succeeded=to_int(answer["status"]) == 1,
-            gas_used=to_int(answer["gasUsed"]),
-            gas_price=Wei(to_int(answer["effectiveGasPrice"])),
-        )
-    except KeyError as missing:
-        msg = f"a receipt without {missing}"
-        raise Undecodable(msg) from missing
-
-
-def _known(answer: object) -> object:
-    """Return an answer that no node should refuse.
-
-    Raises:
-        ChainUnavailable: It was refused.
-    """
-    if isinstance(answer, RpcError):
-        msg = f"an endpoint refuses a plain read: {answer}"
-        raise ChainUnavailable(msg) from answer
-    return answer
-
-
-def _base_fee(block: object) -> Wei:
-    if not isinstance(block, dict):
-        msg = "an endpoint has no latest block"
-        raise Undecodable(msg)
-    return Wei(to_int(block.get("baseFeePerGas", "0x0")))
-
-
-def _tip(answer: object) -> Wei:
-    return DEFAULT_TIP if isinstance(answer, RpcError) else Wei(to_int(answer))
 
 
 def _hex(data: bytes) -> str:

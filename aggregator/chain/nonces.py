@@ -67,6 +67,8 @@ class Slot:
     """A node took its last row, in this term."""
     told: set[TransactionHash] = field(default_factory=set)
     """Receipts that were reported."""
+    heads: int = 0
+    """Heads since ``since``."""
     idle: int = REPEAT
     """Heads since the last broadcast; a new slot is due."""
     unseen: int = 0
@@ -172,7 +174,7 @@ class Ledger:
         """Take in a row that was recorded."""
         slot = self._slots.setdefault(row.nonce, Slot(row.nonce, now))
         slot.rows.append(row)
-        slot.since = now
+        slot.since, slot.heads = now, 0
         slot.idle, slot.cheap, slot.useless = REPEAT, 0, 0
         slot.given_up = slot.refused = slot.is_sent = False
         return slot
@@ -182,9 +184,18 @@ class Ledger:
         self._slots.pop(nonce, None)
 
     def room(self, max_in_flight: int) -> int:
-        """Return how many more batches may be signed for now."""
+        """Return how many more batches may be signed for now.
+
+        A gap always has room, since nothing above it can be mined before it is filled.
+        """
         taken = [slot for slot in self.open_slots if not slot.given_up]
-        return max(0, max_in_flight - len(taken))
+        return max(len(self._gaps), max_in_flight - len(taken))
+
+    @property
+    def _gaps(self) -> list[int]:
+        """Nonces under the next that nothing is signed for, ascending."""
+        slots = ((nonce, self._slots.get(nonce)) for nonce in range(self.latest, self.next_nonce))
+        return [nonce for nonce, slot in slots if slot is None or not slot.rows]
 
     def choose(self, batch_id: BatchId, max_in_flight: int) -> Target | None:
         """Return the nonce to sign an answer for, or None if there is none now.
@@ -229,13 +240,14 @@ class Ledger:
         lowest = next((slot for slot in self.open_slots), None)
         if lowest is not None and lowest.nonce != self._lowest:
             self._lowest = lowest.nonce
-            lowest.since = now
+            lowest.since, lowest.heads = now, 0
         return changed
 
     def _count(self, facts: Facts, *, ticked: bool) -> None:
         if not ticked:
             return
         for slot in self.open_slots:
+            slot.heads += 1
             slot.idle += 1
             cheap = slot.last.max_fee < facts.market.base_fee
             slot.cheap = slot.cheap + 1 if cheap else 0

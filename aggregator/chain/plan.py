@@ -17,6 +17,7 @@ from aggregator.chain import fees
 from aggregator.chain.fees import Offer, Unaffordable
 from aggregator.chain.nonces import PATIENCE, REPEAT, Fate
 from aggregator.outbox import Kind
+from aligned.model import Wei
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from aggregator.chain.fees import Policy
     from aggregator.chain.nonces import Facts, Ledger, Slot
     from aggregator.outbox import OutboxRow
-    from aligned.model import BatchId, Wei
+    from aligned.model import BatchId
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,9 @@ class Cancel:
     offer: Offer
 
 
+_CANCEL_AT_MOST = 10
+"""Times the market's price that raises of a cancellation go up to."""
+
 Action = Repeat | Raise | GiveUp | Cancel
 
 
@@ -92,7 +96,8 @@ def plan(ledger: Ledger, facts: Facts, rules: Rules, *, waiting: int, now: float
                 actions += _cancel(nonce, (), facts, rules)
         elif slot.fate is Fate.OPEN:
             lowest = slot is slots[0]
-            late = lowest and now - slot.since >= rules.resubmit_after
+            # While no block comes, no price is too low: raising would only run the fee up.
+            late = lowest and slot.heads > 0 and now - slot.since >= rules.resubmit_after
             twin = slot.last.batch_id is not None and ledger.live(slot.last.batch_id) is not slot
             actions += _tend(
                 slot, facts, rules, _View(late=late, behind=behind, waiting=waiting, twin=twin)
@@ -159,13 +164,19 @@ def _cancel(
 
 
 def _bound(row: OutboxRow, facts: Facts, policy: Policy) -> Wei | None:
-    """Return the most that may be offered for this transaction; None: only ``policy`` bounds it."""
+    """Return the most that may be offered for this transaction; None: only ``policy`` bounds it.
+
+    A cancellation that is not mined at many times the market's price has another problem than
+    its price, and no batch's limit bounds it.
+    """
     if row.kind is Kind.CANCEL or row.batch_id is None:
-        return None
+        return Wei(_CANCEL_AT_MOST * (2 * facts.market.base_fee + facts.market.tip))
     record = facts.records.get(row.batch_id)
     if record is None:
         return row.max_fee
     limit = fees.ceiling(record.fee_limit, row.gas)
-    # Above the batch's limit from the start: the contract bills no more than the limit, and our
-    # own cap, without which no such offer is made, bounds the rest.
-    return limit if row.max_fee <= limit else policy.max_fee
+    # Some contracts bill the batcher no more than the limit; then our own cap, without which no
+    # such offer is made, bounds the rest. This one is known for such a contract only if the
+    # simulation passed at a price at which the others revert even for the gas used alone.
+    bills_the_limit = row.max_fee * row.gas * 10 > record.fee_limit * 11
+    return policy.max_fee if bills_the_limit else limit

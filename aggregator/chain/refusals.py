@@ -97,7 +97,8 @@ def batcher_lacks(
         f"batcher 0x{batch.sender.hex()} has {survey.deposit} wei in the service manager, "
         f"{reserved} of it for answers under way, and needs {needed}"
     )
-    return CannotSend(Reason.BATCHER_FUNDS, detail)
+    # What others take passes by itself: nobody has to deposit for it.
+    return CannotSend(Reason.BATCHER_FUNDS if survey.deposit < needed else Reason.BUSY, detail)
 
 
 def _pays(sender: Address, row: OutboxRow) -> bool:

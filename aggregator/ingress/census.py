@@ -27,6 +27,10 @@ class Census:
         self._count_by_host: dict[str, int] = {}
         self._idle: OrderedDict[Guest, None] = OrderedDict()
 
+    def limit_to(self, limit: int) -> None:
+        """Take no more than so many from now on."""
+        self._limit = limit
+
     def arrive(self, guest: Guest) -> bool:
         """Count ``guest``, idle at first; tell whether there was or could be made room for it."""
         if len(self._hosts) >= self._limit and not self._evict(None):

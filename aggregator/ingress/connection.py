@@ -157,12 +157,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def _takes_calls(self) -> bool:
-        shared = self._shared
-        most = shared.listen.max_calls_per_connection
-        if not self._standing.is_proven:
-            most = min(most, UNPROVEN_CALLS)
+        shared, calls = self._shared, len(self._open)
         return (
-            len(self._open) < most
+            calls < shared.listen.max_calls_per_connection
+            and (calls < UNPROVEN_CALLS or self._standing.is_proven)
             and not shared.paused
             and not shared.draining
             and self._unread_since is None

@@ -12,7 +12,7 @@ from aggregator.ingress.census import Census
 from aggregator.ingress.connection import Connection
 from aggregator.ingress.proxy import Trust
 from aggregator.ingress.shared import Shared
-from aggregator.ingress.sockets import tune_listening
+from aggregator.ingress.sockets import room_for, tune_listening
 from aggregator.ingress.statistics import Ending
 from aligned.errors import BadConfiguration
 
@@ -74,6 +74,11 @@ class Ingress:
         return self._shared.statistics
 
     @property
+    def is_open(self) -> bool:
+        """Whether new connections are taken."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
     def address(self) -> tuple[str, int]:
         """Host and port that are bound.
 
@@ -92,6 +97,7 @@ class Ingress:
         Raises:
             BadConfiguration: It cannot be opened.
         """
+        self._shared.census.limit_to(room_for(self._shared.listen.max_connections))
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import resource
 import socket
 import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+SPARE_FILES = 256
+"""Open files beside operators' connections: journal, chain endpoints, telemetry."""
 
 _KEEP_ALIVE_SECONDS = 15
 _PROBES = 4
@@ -21,6 +28,28 @@ class Tunable(Protocol):
     """A socket, or what stands for one in an event loop."""
 
     def setsockopt(self, level: int, optname: int, value: int, /) -> None: ...
+
+
+def room_for(connections: int) -> int:
+    """Return how many of so many connections this process may have, after raising its own limit.
+
+    Beyond the limit of open files nothing else of the process could open one either, and the event
+    loop would say nothing about it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    room = max(1, allowed - min(SPARE_FILES, allowed // 2))
+    if room < connections:
+        logger.warning(
+            "fewer connections than configured: raise the limit of open files (ulimit -n, "
+            "LimitNOFILE) or lower listen.max_connections",
+            extra={"connections": room, "configured": connections, "open_files": allowed},
+        )
+    return min(room, connections)
 
 
 def tune_listening(sock: Tunable) -> None:

@@ -57,9 +57,10 @@ def render(seen: Held, record: Record, now: float) -> Lease:
         now: Wall clock, seconds since 1970.
     """
     lease: Lease = deepcopy(seen.source)
-    metadata, spec = lease.setdefault("metadata", {}), lease.setdefault("spec", {})
+    metadata = lease["metadata"] = lease.get("metadata") or {}
+    spec = lease["spec"] = lease.get("spec") or {}
+    annotations = metadata["annotations"] = metadata.get("annotations") or {}
     metadata.pop("managedFields", None)
-    annotations = metadata.setdefault("annotations", {})
     annotations[LEASE_MILLISECONDS] = str(round(record.lease * 1000))
     if not record.handover_to:
         annotations.pop(HANDOVER_TO, None)

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-from aggregator.store.connection import Address, Refusal, connect, exchange
+from aggregator.store.connection import (
+    HANDSHAKE_SECONDS,
+    Address,
+    Refusal,
+    connect,
+    exchange,
+)
 from aggregator.store.scripts import scripts
 from aligned.errors import StateMismatch, StoreUnavailable
 
@@ -21,11 +27,20 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import Connection
 
-    from aggregator.store.connection import Argument, Reply
+    from aggregator.store.connection import Argument, Reply, Server
     from aggregator.store.discovery import Discovery
 
 CALL_SECONDS = 1.5
 """For one exchange. Short, because a late reply of a frozen primary proves nothing."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the primary's lineage."""
+
+_SLOW_SECONDS = 0.1
+"""A call that takes longer is a reason to look."""
+
+_DEMOTED = frozenset({"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED"})
+"""What a server answers that is a primary no more, or not yet."""
 
 CONNECTIONS = 8
 """Open at once. Group commit needs two, a leader's writes and the background four."""
@@ -102,9 +117,12 @@ class Primary:
         self._name = name
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
+        self._begun: dict[Link, float] = {}
+        self._probe: Connection | None = None
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._generation = 0
         self.lineage = Lineage()
+        self._named: Address | None = None
         self.address: Address | None = None
         """The last one connected to."""
 
@@ -117,11 +135,21 @@ class Primary:
         """
         try:
             async with asyncio.timeout(2 * CALL_SECONDS), self.link() as link:
-                async with asyncio.timeout(CALL_SECONDS):
-                    return await link.exchange(*commands)
+                replies = await self._exchange(link, commands)
         except TimeoutError as error:
             msg = f"the primary {self.address or ''} did not answer in time"
             raise StoreUnavailable(msg) from error
+        if any(isinstance(reply, Refusal) and reply.code in _DEMOTED for reply in replies):
+            await self.drop()
+        return replies
+
+    async def _exchange(self, link: Link, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        self._begun[link] = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await link.exchange(*commands)
+        finally:
+            del self._begun[link]
 
     @asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
@@ -150,13 +178,14 @@ class Primary:
 
     async def _connect(self) -> Link:
         server = await self._discovery.find()
-        self.address = server.address
-        connection = await connect(server, self._name)
+        self._named = server.address
         try:
-            lineage = await self._greet(connection)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+            connection, lineage = await self._greet(server)
+        except _Demoted as demoted:
+            # It knows its successor a second before the Sentinels tell.
+            server = replace(server, address=demoted.successor)
+            connection, lineage = await self._greet(server)
+        self.address = server.address
         await self._note(lineage)
         return Link(connection, lineage, self._generation)
 
@@ -164,12 +193,30 @@ class Primary:
         if self.lineage.see(lineage):
             await self.drop()  # what is still connected may lead to a server of the past
 
-    async def _greet(self, connection: Connection) -> str:
+    async def _greet(self, server: Server) -> tuple[Connection, str]:
+        """Return a connection to a primary of ours, and its lineage.
+
+        Raises:
+            StoreUnavailable: It does not answer, or is no primary.
+            StateMismatch: It holds another deployment's state.
+        """
+        connection = await connect(server, self._name)
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                return connection, await self._examine(connection)
+        except TimeoutError as error:
+            await connection.disconnect(nowait=True)
+            msg = f"{server.address} did not answer in time"
+            raise StoreUnavailable(msg) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _examine(self, connection: Connection) -> str:
         loads = [("SCRIPT", "LOAD", script.text) for script in scripts().values()]
-        info, *loaded, checked = await exchange(
-            connection, [("INFO", "replication"), *loads, self._check()]
-        )
-        lineage = lineage_of(info)
+        [info] = await exchange(connection, [("INFO", "replication")])
+        lineage = lineage_of(info)  # first: a server that was just demoted may still pause scripts
+        *loaded, checked = await exchange(connection, [*loads, self._check()])
         for reply in loaded:
             if isinstance(reply, Refusal):
                 raise StoreUnavailable(f"scripts are refused: {reply.code} {reply.text}")
@@ -184,10 +231,55 @@ class Primary:
             StoreUnavailable: Nobody knows the primary, or it does not answer.
         """
         server = await self._discovery.find()
-        if self.address is not None and server.address != self.address:
+        if server.address not in {self._named, self.address}:
             await self.drop()
-        [info] = await self.call(("INFO", "replication"))
-        await self._note(lineage_of(info))
+        self._named = server.address
+        info = await self._ask(replace(server, address=self.address or server.address))
+        try:
+            lineage = lineage_of(info)
+        except StoreUnavailable:
+            await self.drop()
+            raise
+        await self._note(lineage)
+
+    async def _ask(self, server: Server) -> Reply:
+        """Return what a server says of its replication, over a connection for nothing else.
+
+        Others may hang: a server that is about to be demoted pauses scripts, not questions.
+
+        Raises:
+            StoreUnavailable: It does not answer.
+        """
+        probe, self._probe = self._probe, None
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                if probe is None or _address(probe) != server.address or not probe.is_connected:
+                    await _close(probe)
+                    probe = await connect(server, self._name)
+                [info] = await exchange(probe, [("INFO", "replication")])
+        except TimeoutError as error:
+            await _close(probe)
+            msg = f"{server.address} did not answer in time"
+            raise StoreUnavailable(msg) from error
+        except BaseException:
+            await _close(probe)
+            raise
+        other, self._probe = self._probe, probe  # of a look at the same time
+        await _close(other)
+        return info
+
+    async def rest(self) -> None:
+        """Return when it is time to look again: soon if a call hangs.
+
+        A server that is demoted in good order may leave a write unanswered until a Sentinel
+        closes its connection.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LOOK_SECONDS
+        while loop.time() < until:
+            await asyncio.sleep(_SLOW_SECONDS)
+            if min(self._begun.values(), default=until) < loop.time() - _SLOW_SECONDS:
+                return
 
     async def watch(self, switched: Callable[[], None]) -> NoReturn:
         """See ``Discovery.watch``."""
@@ -204,7 +296,25 @@ class Primary:
     async def aclose(self) -> None:
         """Close what is open. Repeats are free."""
         await self.drop()
+        await _close(self._probe)
         await self._discovery.aclose()
+
+
+def _address(connection: Connection) -> Address:
+    return Address(connection.host, connection.port)
+
+
+async def _close(connection: Connection | None) -> None:
+    if connection is not None:
+        await connection.disconnect(nowait=True)
+
+
+class _Demoted(StoreUnavailable):
+    """The server is a replica and says of whom."""
+
+    def __init__(self, role: str, successor: Address) -> None:
+        super().__init__(f"not a primary but a {role} of {successor}")
+        self.successor = successor
 
 
 def lineage_of(info: Reply) -> str:
@@ -212,13 +322,17 @@ def lineage_of(info: Reply) -> str:
 
     Raises:
         StoreUnavailable: The server is no primary.
+        _Demoted: The same, and it says who is.
     """
     if not isinstance(info, bytes):
         raise StoreUnavailable(f"INFO is refused: {info}")
     lines = info.decode(errors="replace").splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    if fields.get("role") != "master":
-        raise StoreUnavailable(f"not a primary but a {fields.get('role')}")
+    role, host, port = (fields.get(name, "") for name in ("role", "master_host", "master_port"))
+    if host and port.isdecimal():
+        raise _Demoted(role, Address(host, int(port)))
+    if role != "master":
+        raise StoreUnavailable(f"not a primary but a {role or 'stranger'}")
     return fields.get("master_replid", "")
 
 

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNION_SECONDS = 10.0
-LOOK_SECONDS = 1.0
-"""Between two looks at the primary's lineage."""
-
 CHUNK = 200
 """Entries in one write of a merge."""
 
@@ -72,7 +69,8 @@ class Progress:
     """The lineage that everything was merged into last."""
     merges: int = 0
     restored: int = 0
-    """Entries that a lineage had forgotten: without merging they would be lost."""
+    """Entries that a lineage had forgotten: without merging they would be lost. At least: writes
+    without an answer are not counted."""
     unions: int = 0
     heard: int = 0
     """Records of the stream that peers wrote."""
@@ -137,12 +135,11 @@ class Sharing:
         if self._away:
             self._away = False
             logger.info("the shared store is back", extra={"lineage": self._lineage.now})
-        await asyncio.sleep(LOOK_SECONDS)
+        await self._store.primary.rest()
 
     async def _follow_switch(self) -> None:
         await self._switched.wait()
         self._switched.clear()
-        await self._store.primary.drop()
         await self._store.primary.look()
 
     # A new lineage.

@@ -154,7 +154,7 @@ class Metrics:
             upstream=upstream,
             loop_lag=histogram("loop_lag_seconds", "Lateness of the event loop", _FAST),
             acknowledge_seconds=histogram(
-                "acknowledge_seconds", "From a response's arrival to its reply", _FAST
+                "acknowledge_seconds", "From arrival to reply, the oldest of each commit", _FAST
             ),
             group_size=histogram("verification_group_size", "Signatures checked at once", _SIZES),
             group_seconds=histogram("verification_seconds", "One check of a group", _FAST),
@@ -194,8 +194,8 @@ class _Scrape:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from _upstream(self.upstream)
         snapshot = self.read()
+        yield from _upstream(self.upstream)
         yield from _counts(snapshot)
         yield from _states(snapshot)
         yield from _operators(snapshot)

@@ -66,6 +66,11 @@ class UpstreamTelemetry:
         self.dropped = 0
         """Never sent, or not taken by the service."""
 
+    @property
+    def is_told(self) -> bool:
+        """Whether there is a service to tell."""
+        return self._url is not None
+
     def init_task(self, merkle_root: bytes) -> None:
         """Tell that a batch was seen on chain."""
         self._add("initTaskTrace", {"merkle_root": _hex(merkle_root)})

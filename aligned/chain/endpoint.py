@@ -27,6 +27,8 @@ BATCH: Final = 50
 """Requests in one body at most; more go in several."""
 _SINGLES_AT_ONCE: Final = 8
 _SHORTEST_SECRET: Final = 8
+MISSED: Final = 32
+"""Raw transactions kept for an endpoint that is away."""
 
 
 class EndpointFailed(ChainUnavailable):
@@ -107,6 +109,8 @@ class Endpoint:
         self._chain = chain
         self._timeout_seconds = timeout_seconds
         self._checking = asyncio.Lock()
+        self._last_check: EndpointFailed | None = None
+        self._checks = 0
         self._takes_batches = True
         self._verified_version: int | None = None
         self._seen_version = 0
@@ -120,6 +124,8 @@ class Endpoint:
         self.head: int | None = None
         self.head_timestamp: int | None = None
         """Unix seconds."""
+        self.missed: dict[bytes, None] = {}
+        """Raw transactions that it did not get while it was away, the newest ``MISSED``."""
 
     @property
     def host(self) -> str:
@@ -152,8 +158,32 @@ class Endpoint:
         """
         self._url.current()
         if not self.is_verified:
-            await self.verify()
+            await self._verify_once()
         return await self._exchange(calls)
+
+    async def _verify_once(self) -> None:
+        """Verify, or share what a check finds that is under way.
+
+        Callers that stand in line for an endpoint that hangs wait for one deadline, not for one
+        each.
+
+        Raises:
+            WrongChain: It is of another chain.
+            EndpointFailed: No whole answer in time.
+        """
+        checks = self._checks
+        async with self._checking:
+            if self._checks == checks:
+                await self._verify()
+            elif not self.is_verified:
+                failure = self._last_check or self._failed("was not verified")
+                raise type(failure)(str(failure))
+
+    def miss(self, raw: bytes) -> None:
+        """Remember a raw transaction for when it is back."""
+        self.missed[raw] = None
+        while len(self.missed) > MISSED:
+            del self.missed[next(iter(self.missed))]
 
     async def verify(self) -> None:
         """Ask for chain id, genesis block and head, and remember them.
@@ -163,31 +193,44 @@ class Endpoint:
             EndpointFailed: No whole answer in time.
         """
         async with self._checking:
-            self._url.current()
-            version = self._url.version
-            if version != self._seen_version:
-                self._seen_version = version
-                self._takes_batches = True
-            answers = await self._exchange(
-                [
-                    ("eth_chainId", []),
-                    ("eth_getBlockByNumber", ["0x0", False]),
-                    ("eth_getBlockByNumber", ["latest", False]),
-                ]
-            )
-            for answer in answers:
-                if isinstance(answer, RpcError):
-                    raise self._failed(f"refused a probe: {answer}")
-            try:
-                chain_id = to_int(answers[0])
-                genesis = BlockHash(to_bytes(_field(answers[1], "hash")))
-                head = to_int(_field(answers[2], "number"))
-                timestamp = to_int(_field(answers[2], "timestamp"))
-            except Undecodable as error:
-                raise self._failed(f"answered a probe with nonsense: {error}") from error
-            self._compare(chain_id, genesis)
-            self._verified_version = version
-            self.head, self.head_timestamp = head, timestamp
+            await self._verify()
+
+    async def _verify(self) -> None:
+        self._last_check = None
+        try:
+            await self._check()
+        except EndpointFailed as failure:
+            self._last_check = failure
+            raise
+        finally:
+            self._checks += 1
+
+    async def _check(self) -> None:
+        self._url.current()
+        version = self._url.version
+        if version != self._seen_version:
+            self._seen_version = version
+            self._takes_batches = True
+        answers = await self._exchange(
+            [
+                ("eth_chainId", []),
+                ("eth_getBlockByNumber", ["0x0", False]),
+                ("eth_getBlockByNumber", ["latest", False]),
+            ]
+        )
+        for answer in answers:
+            if isinstance(answer, RpcError):
+                raise self._failed(f"refused a probe: {answer}")
+        try:
+            chain_id = to_int(answers[0])
+            genesis = BlockHash(to_bytes(_field(answers[1], "hash")))
+            head = to_int(_field(answers[2], "number"))
+            timestamp = to_int(_field(answers[2], "timestamp"))
+        except Undecodable as error:
+            raise self._failed(f"answered a probe with nonsense: {error}") from error
+        self._compare(chain_id, genesis)
+        self._verified_version = version
+        self.head, self.head_timestamp = head, timestamp
 
     def _compare(self, chain_id: int, genesis: BlockHash) -> None:
         expected = self._chain

@@ -1,8 +1,11 @@
 """Edge: the chain through an ordered list of endpoints.
 
 Every request goes to the first endpoint that is healthy; to the next one if that does not answer
-or lags. What a node says about the request itself (a revert, a bad parameter) is final: another
-node would say the same, and asking it would hide what is wrong.
+or lags. An ejected one is asked only when nobody else answers, and delays nobody. Raw transactions
+go to all; an ejected one gets what it missed when a probe brings it back.
+
+What a node says about the request itself (a revert, a bad parameter) is final: another node would
+say the same, and asking it would hide what is wrong.
 
 ::
 
@@ -185,19 +188,33 @@ class Endpoints:
 
     async def broadcast(self, raw: bytes) -> Broadcast:
         """See ``Rpc.broadcast``."""
-        answers = await self._ask_everyone("eth_sendRawTransaction", ["0x" + raw.hex()])
+        answers = await self._ask_everyone(*_send(raw))
+        reached = {e.name for e, answer in answers if not isinstance(answer, EndpointFailed)}
+        for endpoint in self._endpoints:
+            if endpoint.name not in reached and not endpoint.is_foreign:
+                endpoint.miss(raw)
         return Broadcast(tuple(_sent(endpoint.name, answer) for endpoint, answer in answers))
 
     async def _ask_everyone(
         self, method: str, params: Sequence[object]
     ) -> list[tuple[Endpoint, Any | RpcError | EndpointFailed]]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                (endpoint, group.create_task(self._ask_one(endpoint, method, params)))
-                for endpoint in self._endpoints
-                if not endpoint.is_foreign
-            ]
-        return [(endpoint, task.result()) for endpoint, task in tasks]
+        """Ask all healthy endpoints at once; the ejected ones only if none of those answers.
+
+        An ejected endpoint that hangs would cost a whole deadline each time.
+        """
+        known = [endpoint for endpoint in self._endpoints if not endpoint.is_foreign]
+        ejected = [endpoint for endpoint in known if endpoint.ejected_until is not None]
+        answers: list[tuple[Endpoint, Any | RpcError | EndpointFailed]] = []
+        for some in ([endpoint for endpoint in known if endpoint not in ejected], ejected):
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    (endpoint, group.create_task(self._ask_one(endpoint, method, params)))
+                    for endpoint in some
+                ]
+            answers += [(endpoint, task.result()) for endpoint, task in tasks]
+            if any(not isinstance(answer, EndpointFailed) for _, answer in answers):
+                break
+        return answers
 
     async def _ask_one(self, endpoint: Endpoint, method: str, params: Sequence[object]) -> Any:
         try:
@@ -215,6 +232,8 @@ class Endpoints:
         second_best: list[Any | RpcError] | None = None
         someone_lags = False
         for endpoint in self._in_order():
+            if (someone_lags or second_best) and endpoint.ejected_until is not None:
+                continue  # the last resort where nobody answers, not a second opinion
             try:
                 answers = await endpoint.ask(calls)
             except EndpointFailed as failure:
@@ -222,7 +241,7 @@ class Endpoints:
                 reasons.append((endpoint.name, str(failure)))
                 continue
             self._heal(endpoint)
-            verdict, refusal = _worst(answers)
+            verdict, refusal = jsonrpc.worst(answers)
             if verdict is jsonrpc.Verdict.LAGS:
                 someone_lags = True
                 reasons.append((endpoint.name, f"lags or has pruned the block: {refusal}"))
@@ -293,11 +312,24 @@ class Endpoints:
             self._eject(endpoint, failure)
             return
         self._heal(endpoint)
+        await self._catch_up(endpoint)
         if self._lags(endpoint, self._newest_timestamp()) and not lagged:
             logger.warning(
                 "endpoint lags and is passed over: see whether its node is in sync",
                 extra={"endpoint": endpoint.name, "host": endpoint.host, "head": endpoint.head},
             )
+
+    async def _catch_up(self, endpoint: Endpoint) -> None:
+        """Send the transactions that a returned endpoint missed; what it says does not matter."""
+        if not (missed := list(endpoint.missed)):
+            return
+        try:
+            await endpoint.ask([_send(raw) for raw in missed])
+        except EndpointFailed as failure:
+            self._eject(endpoint, failure)
+            return
+        for raw in missed:
+            endpoint.missed.pop(raw, None)
 
     def _eject(self, endpoint: Endpoint, failure: EndpointFailed) -> None:
         is_news = endpoint.ejected_until is None or (
@@ -346,20 +378,8 @@ class Endpoints:
         )
 
 
-def _worst(answers: list[Any | RpcError]) -> tuple[jsonrpc.Verdict | None, RpcError | None]:
-    """Return the verdict for which another endpoint is worth asking, if there is one.
-
-    A method that is not there is no reason to ask for all the others again.
-    """
-    refusals = [(jsonrpc.judge(a), a) for a in answers if isinstance(a, RpcError)]
-    wanted = [jsonrpc.Verdict.LAGS, jsonrpc.Verdict.DOUBTFUL]
-    if len(answers) == 1:
-        wanted.append(jsonrpc.Verdict.UNSUPPORTED)
-    for verdict in wanted:
-        for found, refusal in refusals:
-            if found is verdict:
-                return verdict, refusal
-    return None, None
+def _send(raw: bytes) -> tuple[str, list[object]]:
+    return "eth_sendRawTransaction", ["0x" + raw.hex()]
 
 
 def _sent(name: str, answer: Any | RpcError | EndpointFailed) -> Sent:

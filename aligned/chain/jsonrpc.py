@@ -212,3 +212,19 @@ _VERDICTS: Final = (
     (Verdict.UNSUPPORTED, _UNSUPPORTED_CODES, _UNSUPPORTED),
     (Verdict.DOUBTFUL, _DOUBTFUL_CODES, _DOUBTFUL),
 )
+
+
+def worst(answers: list[Any | RpcError]) -> tuple[Verdict | None, RpcError | None]:
+    """Return the verdict for which another endpoint is worth asking, if there is one.
+
+    A method that is not there is no reason to ask for all the others again.
+    """
+    refusals = [(judge(a), a) for a in answers if isinstance(a, RpcError)]
+    wanted = [Verdict.LAGS, Verdict.DOUBTFUL]
+    if len(answers) == 1:
+        wanted.append(Verdict.UNSUPPORTED)
+    for verdict in wanted:
+        for found, refusal in refusals:
+            if found is verdict:
+                return verdict, refusal
+    return None, None

@@ -96,7 +96,7 @@ class Rpc(Protocol):
         """
 
     async def find(self, method: str, params: Sequence[object]) -> Any:
-        """Return the first answer that is not null, asking every endpoint for one; else None.
+        """Return the first answer that is not null, asking every healthy endpoint; else None.
 
         For receipts and the like, which one endpoint may have before the others.
 
@@ -106,7 +106,7 @@ class Rpc(Protocol):
         """
 
     async def maximum(self, method: str, params: Sequence[object]) -> int:
-        """Return the greatest answer of all endpoints (nonces, heights).
+        """Return the greatest answer of all healthy endpoints (nonces, heights).
 
         Raises:
             RpcError: Every endpoint that answered refused.
@@ -116,7 +116,8 @@ class Rpc(Protocol):
     async def broadcast(self, raw: bytes) -> Broadcast:
         """Send a signed transaction to all endpoints at once and return what each said.
 
-        Repeats are harmless. Never raises for what an endpoint does.
+        One that was away gets it when it is back, and is not waited for. Repeats are harmless.
+        Never raises for what an endpoint does.
         """
 
 

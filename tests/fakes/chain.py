@@ -40,6 +40,11 @@ class State:
 class FakeChain:
     """Implements ``Rpc``, ``HeadSource`` and ``Indexes``."""
 
+    refuse: Callable[[str, list[Any]], Exception | None] = staticmethod(
+        lambda _method, _params: None
+    )
+    """What a request meets in place of its answer."""
+
     def __init__(self) -> None:
         self.state = State()
         self.blocks: list[tuple[BlockRef, State]] = [(block(100), State())]
@@ -144,6 +149,11 @@ class FakeChain:
     def head(self) -> BlockRef:
         return self.blocks[-1][0]
 
+    @property
+    def finalized(self) -> BlockRef | None:
+        at = len(self.blocks) - self.final_depth - 1
+        return self.blocks[at][0] if at >= 0 else None
+
     async def next_head(self) -> BlockRef:
         await self._news.wait()
         return self.head
@@ -173,7 +183,13 @@ class FakeChain:
         self, calls: Sequence[tuple[str, Sequence[object]]]
     ) -> list[Any | RpcError]:
         await self._turn()
-        return [self._answer(method, list(params)) for method, params in calls]
+        return [self._meet(method, list(params)) for method, params in calls]
+
+    def _meet(self, method: str, params: list[Any]) -> Any:
+        problem = self.refuse(method, params)
+        if problem is None or isinstance(problem, RpcError):
+            return problem or self._answer(method, params)
+        raise problem
 
     async def find(self, method: str, params: Sequence[object]) -> Any:
         return await self.call(method, params)
@@ -240,9 +256,9 @@ class FakeChain:
         return hex(self._as_of(tag).count)
 
     def _as_of(self, tag: str) -> State:
-        if tag == "finalized":
-            at = len(self.blocks) - self.final_depth
-            return self.blocks[at][1] if at > 0 else State()
+        if tag.startswith("0x"):
+            after = (before for ref, before in self.blocks if ref.number == int(tag, 16) + 1)
+            return next(after, self.state)
         return self.state
 
     def _read(self, data: bytes, tag: str) -> Any:

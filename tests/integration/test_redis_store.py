@@ -176,11 +176,13 @@ async def test_without_enough_replicas_the_server_refuses_and_nothing_is_confirm
         group.ask(port, "CONFIG", "SET", "min-replicas-to-write", "0")
 
 
-async def test_a_replica_is_never_taken_for_the_primary(group: SentinelGroup) -> None:
+async def test_a_replica_leads_to_its_primary(group: SentinelGroup) -> None:
     address = Address("127.0.0.1", group.machines[replicas(group)[0]].port)
     async with aclosing(RedisStore(Fixed(Server(address=address)), identity(), writer="a")) as one:
-        with pytest.raises(StoreUnavailable, match="slave"):
-            await one.put([entry()])
+        await one.put([entry()])
+        assert one.primary.address == Address(
+            "127.0.0.1", group.machines[group.primary()].public_port
+        )
 
 
 async def test_a_primary_without_replicas_may_do_where_none_are_asked_for(

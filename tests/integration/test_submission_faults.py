@@ -99,7 +99,7 @@ async def test_a_deposit_is_not_spent_twice(chain: Network, backend: Backend) ->
         await mine_at(chain, 100 * GWEI)
         for one in posted:
             await leader.sign(one, chain.operators)
-        await until(lambda: any(p.reason is Reason.BATCHER_FUNDS for p in leader.submitter.parked))
+        await until(lambda: any(p.reason is Reason.BUSY for p in leader.submitter.parked))
         await until(lambda: leader.transactor.counters.sent == 1)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import stat
 import sys
 from types import ModuleType
@@ -74,6 +75,19 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
 
 
 # run
+
+
+def test_run_ends_with_0_when_told_to_stop_before_it_has_begun(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(configure, "load", told)
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("run", "--config", write(tmp_path, right())).exit_code == 0
+    assert daemon.settings == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_run_ends_with_0_when_told_to_stop(daemon: Daemon, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from aggregator.batches import Batches
 from aggregator.commit import GROUP, HOLD_SECONDS, Committer
-from aggregator.ports import Standing
+from aggregator.ports import Commit, Standing
 from aggregator.receive import Incoming
 from aligned.errors import StateDamaged, StoreUnavailable
 from aligned.model import Entry
@@ -35,6 +35,7 @@ class Outcomes:
     def __init__(self, expected: int) -> None:
         self.done_entries: list[Entry] = []
         self.given_up_entries: list[Entry] = []
+        self.commits: list[Commit] = []
         self.complete = asyncio.Event()
         self._expected = expected
 
@@ -45,6 +46,9 @@ class Outcomes:
     def given_up(self, incoming: Incoming) -> None:
         self.given_up_entries.append(incoming.entry)
         self._count()
+
+    def committed(self, commit: Commit) -> None:
+        self.commits.append(commit)
 
     def _count(self) -> None:
         if len(self.done_entries) + len(self.given_up_entries) == self._expected:
@@ -102,6 +106,7 @@ async def test_what_waits_is_committed_together() -> None:
         bench.add(1, by)
     await bench.until_complete()
     assert sorted(len(group) for group in bench.journal.groups) == [5, GROUP]
+    assert sorted(commit.signatures for commit in bench.outcomes.commits) == [5, GROUP]
 
 
 async def test_an_error_of_the_disk_ends_the_stage_with_nothing_answered() -> None:

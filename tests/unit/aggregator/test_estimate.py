@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from aggregator.chain.facts import Node
+from aggregator.chain.facts import SIMULATED_GAS, Node
 from aggregator.chain.fees import Offer
+from aligned.chain.reverts import RevertKind
 from aligned.chain.rpc import RpcError
 from aligned.model import Address, BlockRef, Wei
 from tests.fakes.builders import block
@@ -17,6 +18,7 @@ OFFER = Offer(Wei(100), Wei(2))
 
 class Heads:
     head: BlockRef | None = block(41)
+    finalized: BlockRef | None = None
 
     async def next_head(self) -> BlockRef:
         return block(42)
@@ -58,6 +60,7 @@ async def test_an_answer_is_simulated_once_in_the_next_block_at_its_price() -> N
     assert state["blockOverrides"] == {"number": hex(42), "baseFeePerGas": hex(50)}
     (call,) = state["calls"]
     assert (call["maxFeePerGas"], call["maxPriorityFeePerGas"]) == (hex(100), hex(2))
+    assert call["gas"] == hex(SIMULATED_GAS)  # or geth wants the money for a whole block
 
 
 async def test_a_node_without_it_is_asked_for_an_estimate_from_then_on() -> None:
@@ -76,6 +79,7 @@ async def test_a_node_without_it_is_asked_for_an_estimate_from_then_on() -> None
         pytest.param([], id="empty"),
         pytest.param([{"calls": [{"status": "0x1"}]}], id="without-gas"),
         pytest.param({"calls": []}, id="another-shape"),
+        pytest.param(simulated(status="0x0", gasUsed=hex(SIMULATED_GAS)), id="out-of-gas"),
     ],
 )
 async def test_a_simulation_that_tells_nothing_is_followed_by_an_estimate(answer: object) -> None:
@@ -97,3 +101,11 @@ async def test_a_revert_comes_out_with_its_data() -> None:
         await gas(node(rpc))
     assert refusal.value.data == "0x9cf1aff2"
     assert [method for method, _ in rpc.calls] == ["eth_simulateV1"]
+
+
+async def test_a_call_that_tells_why_has_a_gas_limit() -> None:
+    rpc = ScriptedRpc(eth_call=RpcError(3, "execution reverted", "0x9cf1aff2"))
+    revert = await node(rpc).simulate(ACCOUNT, b"\x01", Wei(100), Wei(2))
+    assert revert.kind is RevertKind.ALREADY_ANSWERED
+    ((_, (call, _)),) = rpc.calls
+    assert call["gas"] == hex(SIMULATED_GAS)

@@ -248,3 +248,58 @@ def test_a_gap_is_left_to_a_batch_that_is_ready() -> None:
     story = Story(row(6, ONE))
     story.waiting = 1
     assert kinds(story.look()) == [("Repeat", 6)]
+
+
+# Limits.
+
+
+def test_nothing_is_raised_while_no_block_comes() -> None:
+    story = Story(row(5, ONE, max_fee=150))
+    story.look()
+    story.ledger.add(row(5, ONE, attempt=1, max_fee=170, tip=12), now=36.0)
+    for now in (72.0, 720.0, 7200.0):  # the same head, however late
+        story.ledger.observe(story.facts(), now=now)
+        actions = plan(story.ledger, story.facts(), story.rules, waiting=0, now=now)
+        assert "Raise" not in {name for name, _ in kinds(actions)}
+    assert kinds(story.look(now=7200.0)) == [("Raise", 5)]
+
+
+def test_a_cancellation_is_raised_to_a_multiple_of_the_market_and_no_further() -> None:
+    story = Story(row(5))
+    now, raises = 0.0, 0
+    for attempt in range(1, 100):
+        now += 36.0
+        for action in story.look(now=now):
+            if isinstance(action, Raise):
+                raises = attempt
+                offer = action.offer
+                assert offer.max_fee <= 10 * (2 * story.base_fee + 10)
+                again = row(5, attempt=attempt, max_fee=offer.max_fee, tip=offer.tip)
+                story.ledger.add(again, now=now)
+    assert 10 < raises < 40
+
+
+def test_a_gap_has_room_even_if_all_above_is_taken() -> None:
+    story = Story(*(row(nonce, batch(nonce)) for nonce in (6, 7, 8, 9)))
+    story.waiting = 1  # so that the gap is left to the one that waits
+    assert "Cancel" not in {name for name, _ in kinds(story.look())}
+    assert story.ledger.room(4) == 1
+    target = story.ledger.choose(batch(3).batch_id, 4)
+    assert target is not None
+    assert (target.nonce, target.replaces) == (5, ())
+
+
+@pytest.mark.parametrize(
+    ("max_fee", "raises"),
+    [
+        pytest.param(260, False, id="either-contract-may-have-passed-it"),
+        pytest.param(290, True, id="only-one-that-bills-the-limit"),
+    ],
+)
+def test_above_the_batchs_limit_a_raise_needs_a_contract_that_bills_no_more(
+    max_fee: int, raises: bool
+) -> None:
+    story = Story(row(5, ONE, max_fee=max_fee))
+    story.rules = Rules(policy=Policy(max_fee=Wei(1000)), resubmit_after=36.0)
+    story.look()
+    assert (kinds(story.look(now=36.0)) == [("Raise", 5)]) is raises

@@ -41,6 +41,7 @@ class Bench:
                 commit=self.committing.append,
                 pause=lambda: self.valve.append("pause"),
                 resume=lambda: self.valve.append("resume"),
+                measure=lambda commit: None,
             ),
             self.clock,
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -343,6 +344,52 @@ async def test_while_nothing_may_be_sent_batches_show_why(world: World) -> None:
         assert world.answered == [ONE]
 
 
+async def test_what_an_earlier_term_sent_is_not_sent_anew_once_the_account_is_known(
+    world: World,
+) -> None:
+    world.transactor.blocked = CannotSend(Reason.CHAIN_AWAY, "the account was not looked at yet")
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        world.transactor.standings[ONE.batch_id] = Standing.UNDER_WAY
+        world.transactor.blocked = None
+        await world.after(0)
+        assert not world.answered
+        # undone: now it is due
+        world.transactor.standings[ONE.batch_id] = Standing.FREE
+        await world.after(0)
+        assert world.answered == [ONE]
+
+
+async def test_an_answer_that_reverts_each_time_waits_longer_each_time(world: World) -> None:
+    waits = []
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        for _ in range(4):
+            world.transactor.standings[ONE.batch_id] = Standing.FREE
+            world.transactor.free = 4
+            world.submitter.park(ONE.batch_id, CannotSend(Reason.REVERT, "mined and reverted"))
+            (parked,) = world.submitter.parked
+            waits.append(parked.retry_at - world.clock())
+            sent = len(world.answered)
+            await world.after(waits[-1] - 1)
+            assert len(world.answered) == sent
+            await world.after(1)
+            assert len(world.answered) == sent + 1
+    assert waits == [5.0, 10.0, 20.0, 40.0]
+
+
+async def test_the_oldest_batches_are_answered_first(world: World) -> None:
+    late, early = batch(1, at=90), batch(2, at=80)
+    async with world.leading():
+        world.transactor.free = 0
+        await world.open(late, *EVERYBODY)
+        await world.open(early, *EVERYBODY)
+        world.transactor.free = 2
+        await world.after(0)
+    answered = [batch_id for batch_id, _ in world.transactor.answered]
+    assert answered == [early.batch_id, late.batch_id]
+
+
 async def test_a_parked_batch_that_is_answered_is_forgotten(world: World) -> None:
     world.transactor.refuse = CannotSend(Reason.ANSWERED, "so")
     async with world.leading():
@@ -362,6 +409,17 @@ async def test_a_claim_that_is_not_confirmed_is_repeated(world: World) -> None:
         await settle()
         assert world.transactor.desk is None
         term.cancel()
+
+
+async def test_a_claim_that_is_not_confirmed_is_told_once(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.submit._CLAIM_RETRY_SECONDS", 0.0)
+    world.store.fail = True
+    async with world.leading():
+        await settle()
+    warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert [one.msg.split(":")[0] for one in warnings] == ["the term cannot begin"]
 
 
 async def test_a_refused_claim_begins_no_term(world: World) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from aggregator.batches import Batches
 from aggregator.ports import Progress
-from aggregator.sweep import ORPHAN_BLOCKS, settled
+from aggregator.sweep import ORPHAN_BLOCKS, Sweeper, settled
+from aligned.model import BatchId, Entry
 from tests.fakes.builders import a_batch_id, batch, block, entry
 
 PROGRESS = Progress(height=10_000, finalized=9_936, oldest=5_000)
@@ -61,3 +64,56 @@ def test_signatures_that_came_while_the_chain_was_away_age_from_the_first_head()
     batches.date_orphans(PROGRESS.height)
     later = Progress(height=PROGRESS.height + ORPHAN_BLOCKS, finalized=9_936, oldest=5_000)
     assert settled(batches, later).orphans == (a_batch_id(7),)
+
+
+class Keeper:
+    """A journal and a store in one; lets something happen while it forgets."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.entries = set(entries)
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def forget(self, batches: Sequence[BatchId]) -> None:
+        self.entries = {each for each in self.entries if each.batch_id not in batches}
+        self.meanwhile()
+
+    async def append(self, entries: Sequence[Entry], *, height: int) -> None:
+        assert height == PROGRESS.height
+        self.entries |= set(entries)
+
+    async def put(self, entries: Sequence[Entry]) -> None:
+        self.entries |= set(entries)
+
+
+class Idle:
+    async def next_progress(self) -> Progress:
+        return PROGRESS
+
+
+@pytest.mark.parametrize(
+    ("event", "stays"),
+    [
+        pytest.param("nothing", set(), id="nothing"),
+        pytest.param("signature", {entry(7, 1), entry(7, 2)}, id="another-signature-came"),
+        pytest.param("opened", {entry(7, 1)}, id="it-appeared-on-chain"),
+    ],
+)
+async def test_what_comes_alive_while_it_is_forgotten_is_kept(
+    event: str, stays: set[Entry]
+) -> None:
+    batches = Batches()
+    batches.keep([entry(7, 1)], height=1)
+    journal, store = Keeper(entry(7, 1)), Keeper(entry(7, 1))
+
+    def meanwhile() -> None:
+        if event == "signature":
+            batches.keep([entry(7, 2)], height=PROGRESS.height)
+        elif event == "opened":
+            batches.open(batch(7, at=PROGRESS.height))
+
+    journal.meanwhile = meanwhile
+    await Sweeper(batches, journal, store, Idle()).sweep(PROGRESS)
+    state = batches.get(a_batch_id(7))
+    held = {} if state is None else state.signatures
+    assert {Entry(a_batch_id(7), *pair) for pair in held.items()} == stays
+    assert journal.entries == store.entries == stays

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,8 +14,8 @@ from aggregator.chain.plan import Rules
 from aggregator.chain.transactor import Terms, Transactor
 from aggregator.outbox import Kind, OutboxRow, Receipt, Standing
 from aggregator.parking import CannotSend, Reason
-from aligned.chain.rpc import RpcError
-from aligned.errors import Deposed, StoreUnavailable
+from aligned.chain.rpc import BlockMissing, RpcError
+from aligned.errors import ChainUnavailable, Deposed, StoreUnavailable
 from aligned.model import Address, Batch, BatchId, Term, TransactionHash, Wei
 from tests.fakes.builders import batch, block
 from tests.fakes.chain import FakeChain, PaperSigner
@@ -249,7 +250,7 @@ async def test_a_deposit_counts_less_what_is_in_flight(world: World) -> None:
     world.chain.deposit = TWO.fee_limit + sent.max_fee * (sent.gas + 15_000) - 1
     with pytest.raises(CannotSend) as refused:
         await world.answer(TWO)
-    assert refused.value.reason is Reason.BATCHER_FUNDS
+    assert refused.value.reason is Reason.BUSY  # no alarm: it passes when the other one is mined
     world.chain.deposit += 1
     await world.answer(TWO)
 
@@ -512,6 +513,66 @@ async def test_what_is_final_is_forgotten(world: World) -> None:
     await world.heads(4)
     assert not world.store.rows
     assert not world.transactor.slots
+
+
+def pruned(method: str, params: list[object]) -> Exception | None:
+    is_old = method in {"eth_getTransactionCount", "eth_call"} and str(params[-1]).startswith("0x")
+    return BlockMissing("no endpoint has the block: missing trie node") if is_old else None
+
+
+def refused(method: str, params: list[object]) -> Exception | None:
+    is_old = method == "eth_getTransactionCount" and str(params[-1]).startswith("0x")
+    return RpcError(-32000, "no such state") if is_old else None
+
+
+@pytest.mark.parametrize("refuse", [pruned, refused])
+async def test_final_state_that_no_node_has_only_puts_off_the_forgetting(
+    world: World, refuse: Callable[[str, list[object]], Exception | None]
+) -> None:
+    world.chain.final_depth = 2
+    world.chain.refuse = refuse
+    await world.begin()
+    await world.answer(ONE)
+    await world.heads(1, empty=False)
+    await world.heads(4)
+    assert world.fate(5) is Fate.MINED
+    world.chain.refuse = lambda *_: None
+    await world.heads(2)
+    assert not world.transactor.slots
+
+
+@pytest.mark.parametrize(
+    "method", ["eth_getTransactionCount", "eth_getTransactionReceipt", "eth_call", "eth_getBalance"]
+)
+async def test_a_node_that_refuses_a_plain_read_is_an_outage_and_no_theft(
+    world: World, method: str
+) -> None:
+    transactor = await world.begin()
+    await world.answer(ONE)
+    world.chain.mine()
+    world.chain.refuse = lambda asked, _: (
+        RpcError(-32603, "internal error") if asked == method else None
+    )
+    with pytest.raises(ChainUnavailable) if method != "eth_call" else nullcontext():
+        await transactor.look()
+    with pytest.raises(ChainUnavailable) if method != "eth_call" else nullcontext():
+        await world.heads(PATIENCE)
+    assert transactor.blocked is None
+    world.chain.refuse = lambda *_: None
+    await transactor.look()
+    assert world.fate(5) is Fate.MINED
+
+
+async def test_a_node_that_refuses_to_name_the_aggregator_delays_the_term(world: World) -> None:
+    world.chain.refuse = lambda asked, _: (
+        RpcError(-32603, "internal error") if asked == "eth_call" else None
+    )
+    with pytest.raises(ChainUnavailable):
+        await world.begin()
+    assert world.transactor.blocked is not None
+    world.chain.refuse = lambda *_: None
+    await world.transactor.look()
+    assert world.transactor.blocked is None
 
 
 async def test_an_outage_leaves_everything_due(world: World) -> None:

@@ -102,6 +102,16 @@ async def port(listen: Listen | None = None, inbox: Inbox | None = None) -> Asyn
         await opened.close()
 
 
+async def test_it_is_open_from_start_to_drain() -> None:
+    ingress = Ingress(Listen(address="127.0.0.1:0"), Inbox(), ManualClock())
+    states = [ingress.is_open]
+    await ingress.start()
+    states.append(ingress.is_open)
+    await ingress.drain()
+    states.append(ingress.is_open)
+    assert states == [False, True, False]
+
+
 async def test_many_calls_of_many_connections_are_answered() -> None:
     async with port(inbox=Inbox(at_once=ReplyCode.ACCEPTED)) as opened:
         operators = [await (await opened.connect()).dial() for _ in range(10)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aligned.chain.endpoint import MISSED
 from aligned.chain.endpoints import FIRST_BACK_OFF, FOREIGN_BACK_OFF, Endpoints, Limits, Source
 from aligned.chain.rpc import BlockMissing, RpcError, eth_call, pinned
 from aligned.errors import BadConfiguration, ChainUnavailable
@@ -13,7 +14,7 @@ from aligned.model import BlockHash
 from tests.fakes.ethereum import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     Call = tuple[str, list[object]]
@@ -279,6 +280,54 @@ async def test_the_greatest_nonce_wins(world: World) -> None:
     assert await world.endpoints.maximum("eth_getTransactionCount", ["0x", "latest"]) == 3
     world.second.is_down = True
     assert await world.endpoints.maximum("eth_getTransactionCount", ["0x", "latest"]) == 1
+
+
+HUNG_CALLS: dict[str, Callable[[Endpoints], Awaitable[object]]] = {
+    "maximum": lambda e: e.maximum("eth_getTransactionCount", ["0x", "latest"]),
+    "broadcast": lambda e: e.broadcast(b"\x01"),
+    "find": lambda e: e.find("eth_getNothing", []),
+}
+
+
+@pytest.mark.parametrize("call", HUNG_CALLS)
+async def test_an_ejected_endpoint_that_hangs_delays_nobody(world: World, call: str) -> None:
+    await world.endpoints.check()
+    world.first.errors["eth_getNothing"] = (-32601, "no such method")
+    world.second.hangs = True
+    await world.endpoints.broadcast(b"\x07")
+    assert healthy(world.endpoints) == [True, False]
+    before = world.second.exchanges
+    if call == "find":
+        with pytest.raises(RpcError):
+            await HUNG_CALLS[call](world.endpoints)
+    else:
+        await HUNG_CALLS[call](world.endpoints)
+    assert world.second.exchanges == before
+
+
+async def test_an_endpoint_that_comes_back_gets_the_transactions_it_missed(world: World) -> None:
+    await world.endpoints.check()
+    world.second.hangs = True
+    for number in range(MISSED + 2):
+        await world.endpoints.broadcast(bytes([number]))
+    world.second.hangs = False
+    world.chain.raw.clear()
+    (_, second) = world.endpoints._endpoints
+    await world.endpoints._probe(second)
+    assert world.second.asked.count("eth_sendRawTransaction") == MISSED
+    assert set(world.chain.raw) == {bytes([number]) for number in range(2, MISSED + 2)}
+    world.second.asked.clear()
+    await world.endpoints._probe(second)
+    assert "eth_sendRawTransaction" not in world.second.asked
+
+
+async def test_many_callers_wait_for_one_check_of_an_endpoint_that_hangs(world: World) -> None:
+    endpoints = world.open("first")
+    world.first.hangs = True
+    async with asyncio.TaskGroup() as group:
+        sends = [group.create_task(endpoints.broadcast(bytes([n]))) for n in range(8)]
+    assert {sent.result().sent[0].reason for sent in sends} == {"no answer within 0.02 s"}
+    assert world.first.exchanges == 1
 
 
 async def test_without_any_number_the_maximum_says_why(world: World) -> None:

@@ -4,10 +4,11 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.batches import Batches
 from aggregator.outbox import Receipt
+from aggregator.ports import Commit
 from aggregator.quorum import Tally
+from aggregator.story import Measures, Story
 from aggregator.telemetry.metrics import Metrics, Snapshot
 from aggregator.telemetry.upstream import UpstreamTelemetry
-from aggregator.view import Story
 from aligned.model import Stake, TransactionHash, Wei
 from tests.fakes.builders import a_batch_id, batch, block
 from tests.fakes.stages import ManualClock
@@ -69,3 +70,20 @@ async def test_what_an_answer_cost_is_counted_with_what_exceeded_its_limit() -> 
     assert (shown.aggregated_responses, shown.paid_for_batcher_times) == (2, 1)
     assert shown.paid_ether == 0.004
     assert shown.paid_for_batcher_ether == 0.002
+
+
+async def test_what_verifying_and_committing_took_is_observed() -> None:
+    bench = Bench()
+    measures = Measures(bench.metrics, UpstreamTelemetry(None, bench.clock), bench.batches)
+    measures.verdicts([], 0.5)
+    measures.verdicts([], 0.7)
+    measures.commit(Commit(signatures=7, journal_seconds=0.25, oldest_seconds=2.0))
+    shown = bench.metrics.exposition().decode()
+    for line in (
+        "aligned_aggregator_verification_seconds_count 2.0",
+        "aligned_aggregator_verification_seconds_sum 0.7",
+        "aligned_aggregator_journal_commit_size_sum 7.0",
+        "aligned_aggregator_journal_commit_seconds_sum 0.25",
+        "aligned_aggregator_acknowledge_seconds_sum 2.0",
+    ):
+        assert line in shown

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FORGOTTEN = 8192
+"""Batches given up that are remembered: a peer may give them up a block later, and until then it
+tells of them again and again."""
+
 MAX_WRITES = 4096
 """Writes that may wait for the journal beside lazy entries."""
 
@@ -50,6 +54,7 @@ class Held:
         self._journal = journal
         self._rows: dict[RowKey, OutboxRow] = {row_key(row): row for row in rows}
         self._height = height
+        self._forgotten: dict[BatchId, None] = {}
         self._writes: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(MAX_WRITES)
 
     # What sharing asks.
@@ -77,11 +82,17 @@ class Held:
             self._later(lambda: self._journal.evict(news.evicted))
 
     def _hear_entries(self, entries: Sequence[Entry]) -> None:
-        wanted = [entry for entry in entries if not self._batches.is_final(entry.batch_id)]
+        wanted = [entry for entry in entries if not self._is_gone(entry.batch_id)]
         height = self._height()
         new = self._batches.keep(wanted, height=height)
         if new and not self._journal.append_lazily(new, height=height):
             self._later(lambda: self._journal.append(new, height=height))
+
+    def _is_gone(self, batch_id: BatchId) -> bool:
+        if self._batches.is_final(batch_id):
+            return True
+        state = self._batches.get(batch_id)
+        return batch_id in self._forgotten and (state is None or state.batch is None)
 
     def _hear_row(self, row: OutboxRow) -> None:
         known = self._rows.get(row_key(row))
@@ -99,6 +110,12 @@ class Held:
         """Forget rows that nobody needs any more."""
         for row in rows:
             self._rows.pop(row_key(row), None)
+
+    def forget(self, batch_ids: Iterable[BatchId]) -> None:
+        """Take no more signatures of these from peers, unless the chain shows them after all."""
+        self._forgotten.update(dict.fromkeys(batch_ids))
+        while len(self._forgotten) > FORGOTTEN:
+            del self._forgotten[next(iter(self._forgotten))]
 
     def learn(self, fence: Fence) -> None:
         """Keep a fence that a peer or the store showed."""

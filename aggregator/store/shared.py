@@ -74,4 +74,5 @@ class SharedStore:
         await self._journal.evict(entries)
 
     async def forget(self, batches: Sequence[BatchId]) -> None:
+        self._held.forget(batches)
         await self._redis.forget(batches)

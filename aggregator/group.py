@@ -154,6 +154,7 @@ class Group:
         return {
             "replica": self.name,
             "election": standing,
+            "unfit": None if self.elected is None else self.elected.unfit,
             "failovers": [asdict(failover) for failover in self.chronicle.failovers],
             "fence": self.redis.known_fence._asdict(),
             "store": {

@@ -152,10 +152,11 @@ def _replica(
             "sentinels": [f"{host}:{sentinel}" for host, sentinel in sentinels],
             "master_name": MASTER,
         },
-        "election": {"profile": "fast", "replica": name},
+        "election": {"profile": "fast"},
     }
     for section, values in overrides.items():
         sections[section] = {**sections.get(section, {}), **values}
+    sections["election"]["replica"] = name
     written = files.write(
         folder / name,
         network.deployment,

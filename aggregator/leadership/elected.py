@@ -137,6 +137,11 @@ class ElectedLeadership:
         """How the last term was won; times by ``boottime``."""
         return None if self._elector is None else self._elector.won
 
+    @property
+    def unfit(self) -> str | None:
+        """Why this replica must not lead now; None: it may."""
+        return unfit(self._vitals, self._clock())
+
     # The port.
 
     async def acquire(self) -> tuple[Term, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from devnet.operator import Fleet, Operator
 from devnet.redis_servers import Options
 from devnet.replicas import Replica, Replicas
 from devnet.sentinel import SentinelGroup
+from tests.fakes.lease_server import NAME, NAMESPACE, LeaseServer
 from tests.fakes.redis import programs
 from tests.integration.daemons import RETRIES, SECONDS, eventually, seen
 
@@ -113,7 +115,23 @@ class Trio:
 @pytest.fixture
 async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Trio]:
     """Not started; operators see batches and sign at whichever replica they get."""
-    overrides = {"aggregation": {"window": "0s"}, "telemetry": {"log_format": "json"}}
+    async with three(chain, group, tmp_path) as trio:
+        yield trio
+
+
+@asynccontextmanager
+async def three(
+    chain: Network,
+    group: SentinelGroup,
+    tmp_path: Path,
+    election: Mapping[str, object] | None = None,
+) -> AsyncIterator[Trio]:
+    overrides: dict[str, Mapping[str, object]] = {
+        "aggregation": {"window": "0s"},
+        "listen": {"drain_delay": "0s"},
+        "telemetry": {"log_format": "json"},
+        "election": election or {},
+    }
     async with (
         Replicas(chain, tmp_path, sentinels=group.sentinels, overrides=overrides) as replicas,
         asyncio.TaskGroup() as tasks,
@@ -254,3 +272,47 @@ async def test_a_rolling_restart_under_load_loses_nothing(trio: Trio) -> None:
         await trio.acknowledged(batch, 4)
     await trio.answered_once(*batches)
     await trio.nothing_is_lost()
+
+
+async def test_the_leader_that_is_told_to_stop_hands_over(trio: Trio) -> None:
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    assert await leader.daemon.terminate() == 0
+    successor = await trio.replicas.leader(other_than=leader)
+    [failover] = (await successor.daemon.status())["replicas"]["failovers"]
+    assert failover["over"] == ""
+    for who, replica in enumerate(trio.standbys(leader), start=1):
+        await trio.signed(batch, who, replica)
+    await trio.answered_once(batch)
+
+
+async def test_a_lease_elects_as_well_and_is_not_needed_by_a_healthy_leader(
+    chain: Network, group: SentinelGroup, tmp_path: Path
+) -> None:
+    with LeaseServer() as server:
+        (tmp_path / "token").write_text("replica")
+        election = {
+            "backend": "kubernetes",
+            "lease_name": NAME,
+            "lease_namespace": NAMESPACE,
+            "api_server": server.url,
+            "token_file": str(tmp_path / "token"),
+        }
+        async with three(chain, group, tmp_path, election) as trio:
+            leader = await trio.replicas.start()
+            first = await trio.batcher.post()
+            server.hang = True
+            for who, replica in enumerate(trio.replicas.all):
+                await trio.signed(first, who, replica)
+            await trio.answered_once(first)
+            assert (await leader.daemon.status())["role"]["leads"]
+            server.hang = False
+            leader.daemon.kill()
+            successor = await trio.replicas.leader(other_than=leader)
+            second = await trio.batcher.post()
+            for who in range(3):
+                await trio.signed(second, who, successor)
+            await trio.answered_once(first, second)
+            terms = [term for _, term in server.history]
+            assert terms == sorted(terms)

@@ -354,7 +354,7 @@ class Transactor:
         if row is None or receipt is None or row.batch_id is None:
             return
         if receipt.succeeded:
-            if is_news:
+            if is_news and not slot.inherited:
                 term.desk.mined(row.batch_id, receipt)
             return
         term.desk.park(row.batch_id, await fates.why(row, receipt, self._node))

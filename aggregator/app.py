@@ -298,6 +298,8 @@ class Aggregator:
                 await edges.enter_async_context(
                     server.serving(self._settings.telemetry.address, shown)
                 )
+            if self.group.elected is not None:
+                self._pace()
             await self._ingress.start()
             host, port = self._ingress.address
             logger.info("taking signatures", extra={"address": f"{host}:{port}"})

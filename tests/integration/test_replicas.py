@@ -215,6 +215,29 @@ async def test_nothing_is_lost_with_the_primary(fault: str, trio: Trio) -> None:
     await trio.nothing_is_lost()
 
 
+async def test_while_redis_is_away_signatures_are_journalled_and_not_acknowledged(
+    trio: Trio,
+) -> None:
+    await trio.replicas.start()
+    batch = await trio.batcher.post()
+    for index in range(len(trio.group.machines)):
+        trio.group.pause(index)
+    async with asyncio.TaskGroup() as tasks:
+        for who, replica in enumerate(trio.replicas.all):
+            tasks.create_task(trio.signed(batch, who, replica))
+        for who, replica in enumerate(trio.replicas.all):
+            mine = (batch.batch_id, trio.network.operators[who].operator_id)
+            await eventually(
+                lambda replica=replica, mine=mine: mine in replica.kept(),  # type: ignore[misc] # a loop's default
+                f"{replica.name} journals it",
+            )
+        assert trio.promised() == set()
+        for index in range(len(trio.group.machines)):
+            trio.group.resume(index)
+    await trio.answered_once(batch)
+    await trio.nothing_is_lost()
+
+
 async def test_an_emptied_redis_is_filled_again_from_the_replicas(trio: Trio) -> None:
     leader = await trio.replicas.start()
     batch = await trio.batcher.post()

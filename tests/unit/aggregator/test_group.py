@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +10,9 @@ import pytest
 
 from aggregator.chain.facts import Node
 from aggregator.chain.signer import Signer, SignerUnavailable
-from aggregator.group import Fitness, discovery
+from aggregator.group import Chronicle, Fitness, discovery
+from aggregator.leadership.elected import ElectedLeadership
+from aggregator.leadership.elector import Won, boottime
 from aggregator.replicas import Redis
 from aggregator.store.connection import Access, Address as Place, Server, Tls
 from aggregator.store.discovery import Fixed, Sentinels
@@ -87,6 +91,36 @@ async def test_an_observer_is_always_fit(chain: Chain) -> None:
         await asyncio.sleep(0)
         running.cancel()
     assert fitness.signs
+
+
+@dataclass
+class Winner:
+    """The part of ``ElectedLeadership`` that the chronicle asks."""
+
+    won: Won | None = None
+
+
+def test_every_takeover_is_told_once_with_its_stages() -> None:
+    chronicle, winner = Chronicle(), Winner()
+    chronicle.elected = cast("ElectedLeadership", winner)
+    chronicle.begun(1)
+    assert list(chronicle.failovers) == []
+    now = boottime()
+    winner.won = Won(2, "other", heard=now - 2.5, began=now - 1.0, won=now - 0.75)
+    chronicle.begun(2)
+    chronicle.begun(2)
+    [failover] = chronicle.failovers
+    assert (failover.term, failover.over) == (2, "other")
+    assert (failover.detect_ms, failover.elect_ms) == (1500, 250)
+    assert failover.resume_ms >= 750
+
+
+def test_the_first_leader_of_all_took_over_from_nobody() -> None:
+    chronicle = Chronicle()
+    won = Won(1, "", heard=-inf, began=boottime(), won=boottime())
+    chronicle.elected = cast("ElectedLeadership", Winner(won))
+    chronicle.begun(1)
+    assert (chronicle.failovers[0].over, chronicle.failovers[0].detect_ms) == ("", 0)
 
 
 def test_a_url_is_one_server_that_keeps_its_address() -> None:

@@ -8,11 +8,11 @@ import logging
 import signal
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from prometheus_client import CollectorRegistry
 
-from aggregator import group, outside, start
+from aggregator import group, outside, start, together
 from aggregator.batches import Batches
 from aggregator.chain.facts import Node
 from aggregator.chain.registry import Known, Registry
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 HELD_LOOK_SECONDS = 1.1
 """Between looks for operators whose calls are held."""
 
@@ -84,7 +82,7 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
     failure: AlignedError
     try:
         async with AsyncExitStack() as edges:
-            aggregator = await _unless(stop, _open(settings, environment, edges))
+            aggregator = await together.unless(stop, _open(settings, environment, edges))
             if aggregator is not None:
                 await aggregator.serve(stop)
     except BaseExceptionGroup as failures:
@@ -101,17 +99,6 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
 def _first(failures: BaseExceptionGroup[AlignedError]) -> AlignedError:
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return the result of ``work``, or None if ``stop`` was set first."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work, name="start")
-        stopping = group.create_task(stop.wait(), name="stop")
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        task.cancel()
-        stopping.cancel()
-    return None if task.cancelled() else task.result()
 
 
 async def _open(
@@ -315,7 +302,7 @@ class Aggregator:
             await stop.wait()
             logger.info("stopping: the term ends, calls in flight are answered")
             self._role.stopping = True
-            await _ended(leading, *election)
+            await together.ended(leading, *election)
             await asyncio.sleep(self._settings.listen.drain_delay)
             await self._ingress.drain()
             for task in tasks:
@@ -381,13 +368,6 @@ class Aggregator:
         if settled is not None:
             note = settled.number.to_bytes(8, "big") + settled.hash
             await self._journal.save_hint(_SETTLED, note)
-
-
-async def _ended(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel one after the other, each when the one before it has ended."""
-    for task in tasks:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 def _settled(note: bytes | None) -> BlockRef | None:

@@ -240,6 +240,8 @@ class _Conversion:
             "redis: start a replica on each of several machines with this file; each needs the "
             "signer's key, a journal of its own, and a host name unlike the others'"
         )
+        if shared.url is not None:
+            self.notes.append("redis: for a server without replicas of its own add copies: 0")
 
     def leftovers(self) -> None:
         """Tell what has no counterpart here."""

@@ -244,14 +244,14 @@ async def test_an_emptied_redis_is_filled_again_from_the_replicas(trio: Trio) ->
     await trio.signed(batch, 0, leader)
     for replica in trio.replicas.all:
         await trio.holds(replica, batch, 1)
-    for index in range(len(trio.group.machines)):
+    primary = trio.group.primary()
+    others = {machine.index for machine in trio.group.machines} - {primary}
+    for index in (*others, primary):  # a primary without replicas stays the primary
         trio.group.kill(index)
     for replica in trio.replicas.all:
         replica.daemon.kill()
-    trio.group.start_server(0, primary=0)
-    trio.group.ask(trio.group.machines[0].port, "REPLICAOF", "NO", "ONE")
-    for index in (1, 2):
-        trio.group.start_server(index, primary=0)
+    for index in (primary, *others):
+        trio.group.start_server(index, primary=None if index == primary else primary)
     await trio.replicas.start()
     for replica in trio.replicas.all:
         await trio.holds(replica, batch, 1)
@@ -259,6 +259,20 @@ async def test_an_emptied_redis_is_filled_again_from_the_replicas(trio: Trio) ->
         await trio.signed(batch, who, replica)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
+
+
+async def test_a_redis_of_another_deployment_is_refused(trio: Trio) -> None:
+    await trio.replicas.start()
+    for replica in trio.replicas.all:
+        assert await replica.daemon.terminate() == 0
+    deployment = trio.network.deployment
+    meta = f"{{aligned:{deployment.chain_id}:{deployment.service_manager.hex()}}}:meta"
+    port = trio.group.machines[trio.group.primary()].port
+    trio.group.ask(port, "HSET", meta, "identity", "another one")
+    replica = trio.replicas.all[0]
+    replica.daemon.start()
+    assert await replica.daemon.ended() == 1
+    assert "holds another deployment's state (another one)" in replica.daemon.tail()
 
 
 async def test_a_damaged_journal_is_set_aside_and_filled_from_the_others(trio: Trio) -> None:

@@ -134,6 +134,15 @@ class World:
         self.daemon.kill()
         await self.start()
 
+    async def refuses_to_start(self) -> str:
+        """Start the aggregator and see it end; return why, as it says."""
+        before = len(self.lines())
+        self.daemon.start()
+        assert await self.daemon.ended() == 1
+        (line,) = [each for each in self.lines()[before:] if each["level"] == "critical"]
+        assert line["event"] == "the aggregator stops"
+        return str(line["why"])
+
     # Operators.
 
     def online(self, count: int) -> None:

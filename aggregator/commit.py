@@ -28,7 +28,7 @@ GROUP = 256
 """Signatures in one commit."""
 
 OVERLAP = 2
-"""Commits under way at once: one in the journal while another waits for the store."""
+"""Groups under way at once: one in the journal while another waits for the store."""
 
 HOLD_SECONDS = 25.0
 """How long a journalled call waits for the store before its connection is closed."""
@@ -97,6 +97,10 @@ class Committer:
         self._outcomes = outcomes
         self._queue: deque[Incoming] = deque()  # bounded by back-pressure on ingress
         self._filled = asyncio.Event()
+        self._held: deque[Incoming] = deque()  # journalled, and not confirmed by the store
+        self._holding = asyncio.Event()
+        self._reason = ""
+        self._journal_seconds = 0.0
         self.commits = 0
         self.committed = 0
 
@@ -112,6 +116,7 @@ class Committer:
             StateDamaged: The journal cannot be written.
         """
         async with asyncio.TaskGroup() as committers:
+            committers.create_task(self._see_through(), name="commit-held")
             for number in range(1, OVERLAP):
                 committers.create_task(self._work(), name=f"commit-{number}")
             await self._work()
@@ -131,29 +136,54 @@ class Committer:
         self._batches.keep(entries, height=height)
         began = self._clock()
         await self._journal.append(entries, height=height)
-        journalled = self._clock()
-        confirmed = await self._share(entries, group[0].since + HOLD_SECONDS)
+        self._journal_seconds = self._clock() - began
         self.commits += 1
         self.committed += len(group)
-        finish = self._outcomes.done if confirmed else self._outcomes.given_up
-        for incoming in group:
-            finish(incoming)
-        oldest = self._clock() - group[0].since
-        self._outcomes.committed(Commit(len(group), journalled - began, oldest))
+        if self._held or not await self._share(group):
+            # What comes meanwhile goes into the journal at once, without waiting for these.
+            self._held.extend(group)
+            self._holding.set()
 
-    async def _share(self, entries: list[Entry], deadline: float) -> bool:
+    async def _share(self, group: Sequence[Incoming]) -> bool:
+        """Put a group; answer its calls and return True if that is confirmed."""
+        try:
+            await self._store.put([incoming.entry for incoming in group])
+        except StoreUnavailable as away:
+            self._reason = str(away)
+            return False
+        for incoming in group:
+            self._outcomes.done(incoming)
+        self._tell(group)
+        return True
+
+    def _tell(self, group: Sequence[Incoming]) -> None:
+        oldest = self._clock() - group[0].since
+        self._outcomes.committed(Commit(len(group), self._journal_seconds, oldest))
+
+    async def _see_through(self) -> NoReturn:
+        """Try again what the store did not confirm, until it does or the time is over."""
         while True:
-            try:
-                await self._store.put(entries)
-            except StoreUnavailable as away:
-                if self._clock() >= deadline:
-                    logger.warning(
-                        "the store confirms nothing: signatures are in the journal and are "
-                        "merged when it is back; their operators try another replica. Check the "
-                        "store",
-                        extra={"signatures": len(entries), "reason": str(away)},
-                    )
-                    return False
-                await asyncio.sleep(RETRY_SECONDS)
+            await self._holding.wait()
+            group = [self._held[index] for index in range(min(GROUP, len(self._held)))]
+            if await self._share(group):
+                for _ in group:
+                    self._held.popleft()
             else:
-                return True
+                self._give_up()
+                await asyncio.sleep(RETRY_SECONDS)
+            if not self._held:
+                self._holding.clear()
+
+    def _give_up(self) -> None:
+        late = []
+        while self._held and self._clock() >= self._held[0].since + HOLD_SECONDS:
+            late.append(self._held.popleft())
+        if late:
+            logger.warning(
+                "the store confirms nothing: signatures are in the journal and are merged when it "
+                "is back; their operators try another replica. Check the store",
+                extra={"signatures": len(late), "reason": self._reason},
+            )
+            for incoming in late:
+                self._outcomes.given_up(incoming)
+            self._tell(late)

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from aggregator.settings import KeystoreSigner, Section, Settings
+from aggregator.sections import Section
+from aggregator.settings import KeystoreSigner, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

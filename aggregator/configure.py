@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 from pydantic import ValidationError
 
 from aggregator import configfiles, yamlfile
-from aggregator.settings import Misfits, Section, Settings
+from aggregator.sections import Misfits, Section
+from aggregator.settings import Settings
 from aligned.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ _SENTENCES = {
     "string_type": "must be text; put it in quotes",
     "path_type": "must be a path; put it in quotes",
     "tuple_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",

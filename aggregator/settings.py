@@ -11,105 +11,12 @@ from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
+from aggregator.replicas import Backend, Election, Redis
+from aggregator.sections import ListenAddress, Misfits, PlainUrl, SecretUrl, Section
 from aggregator.units import AddressBytes, Fee, Seconds
-
-_MAX_PORT = 65535
-
-
-class Misfits(ValueError):
-    """Values of a section that do not fit each other.
-
-    Attributes:
-        problems: What is wrong, by key within the section.
-    """
-
-    def __init__(self, problems: dict[str, str]) -> None:
-        super().__init__("; ".join(f"{key} {problem}" for key, problem in problems.items()))
-        self.problems = problems
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return ``"host:port"`` as host and port; an IPv6 host loses its brackets.
-
-    Raises:
-        ValueError: Not host:port, or no such port.
-    """
-    host, colon, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not host or (":" in host and not bracketed):
-        msg = f"{address!r} is not host:port, for example 0.0.0.0:8090 or '[::]:8090'"
-        raise ValueError(msg)
-    if not port.isdecimal() or int(port) > _MAX_PORT:
-        msg = f"{port!r} is not a port; write a number up to {_MAX_PORT}"
-        raise ValueError(msg)
-    return host.strip("[]"), int(port)
-
-
-def _listen_address(address: str) -> str:
-    split_address(address)
-    return address
-
-
-def host_of(url: str) -> str:
-    """Return what of ``url`` may be shown: scheme, host and port; paths and queries hold keys."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or "?"
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(not a URL)"
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
-
-
-def redacted(url: str | None) -> str | None:
-    """Return ``url`` for a person to read: whatever follows the host is replaced."""
-    if url is None or host_of(url) == url.rstrip("/"):
-        return url
-    return f"{host_of(url)}/(redacted)"
-
-
-def _http_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine:
-        msg = "must be a URL that begins with http:// or https://"
-        raise ValueError(msg)
-    return url
-
-
-def _without_credentials(url: str) -> str:
-    if "@" in urlsplit(url).netloc:
-        msg = "must not hold a user or password"
-        raise ValueError(msg)
-    return url
-
-
-ListenAddress = Annotated[str, AfterValidator(_listen_address)]
-SecretUrl = Annotated[str, AfterValidator(_http_url), PlainSerializer(redacted, when_used="json")]
-PlainUrl = Annotated[SecretUrl, AfterValidator(_without_credentials)]
-
-
-class Section(BaseModel):
-    """A part of the file; unknown keys are errors, and nothing changes after reading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
 
 class Contracts(Section):
@@ -372,6 +279,9 @@ class Settings(Section):
     submission: Submission = Submission()
     listen: Listen = Listen()
     journal: Journal = Journal()
+    redis: Redis | None = None
+    """Absent: this process is the only one, and its journal is the whole store."""
+    election: Election = Election()
     bls: Bls = Bls()
     telemetry: Telemetry = Telemetry()
 
@@ -383,6 +293,8 @@ class Settings(Section):
         shown = self.telemetry.address
         if shown == self.listen.address and not shown.endswith(":0"):
             problems["telemetry.address"] = "must differ from listen.address"
+        if self.redis is None and self.election.backend not in {None, Backend.SINGLE}:
+            problems["redis"] = "required with election.backend: terms are fenced in what is shared"
         if problems:
             raise Misfits(problems)
         return self

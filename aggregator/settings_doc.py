@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic_core import PydanticUndefined
 
 from aggregator.configure import PREFIX, sections_of
-from aggregator.settings import Endpoint, Section, Settings
+from aggregator.settings import Endpoint, Settings
 from aggregator.units import format_duration, format_fee
 
 if TYPE_CHECKING:
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-_NAMES: dict[type, str] = {int: "whole number", str: "text", Path: "path"}
+    from aggregator.sections import Section
+
+_NAMES: dict[type, str] = {
+    bool: "`true` or `false`",
+    int: "whole number",
+    str: "text",
+    Path: "path",
+}
 
 _HEAD = """\
 # Configuration
@@ -96,6 +103,8 @@ def _default(info: FieldInfo) -> str:
         return "absent"
     if value == ():
         return "`[]`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     shown = {"duration": format_duration, "fee": format_fee}.get(_unit(info))
     return f"`{shown(value) if shown else value}`"
 

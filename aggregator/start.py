@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aggregator.journal import opening, reading
 from aggregator.journal.journal import Journal
 from aligned.chain.deployment import Contracts, identify, resolve
-from aligned.errors import ChainUnavailable, StateMismatch
+from aligned.errors import ChainUnavailable, StateDamaged, StateMismatch
 from aligned.model import Address
 
 if TYPE_CHECKING:
@@ -51,13 +51,31 @@ async def recover(settings: Settings, rpc: Rpc) -> State:
     """Open the journal of the configured deployment.
 
     Waits for the chain only if no journal tells what it must be: a restart takes signatures
-    again while every endpoint is down.
+    again while every endpoint is down. Where replicas share a store, a journal that cannot be
+    read is set aside: everything in it is there as well.
 
     Raises:
         BadConfiguration: Addresses, endpoints or the journal's place cannot be used.
-        StateDamaged: The journal cannot be read.
+        StateDamaged: The journal cannot be read, and nobody else has its content.
         StateMismatch: It belongs to another deployment.
     """
+    path = settings.journal.path
+    try:
+        return await _recover(settings, rpc)
+    except StateDamaged as damaged:
+        if settings.redis is None:
+            raise
+        aside = await asyncio.to_thread(opening.set_aside, path)
+        logger.error(  # noqa: TRY400 - the text says all
+            "the journal is damaged and was set aside: this replica begins with an empty one and "
+            "gets its content from Redis and its peers. Check the disk; keep the file until every "
+            "batch is answered",
+            extra={"path": str(path), "aside": str(aside), "reason": str(damaged)},
+        )
+    return await _recover(settings, rpc)
+
+
+async def _recover(settings: Settings, rpc: Rpc) -> State:
     deployment = await _deployment(settings, rpc)
     path = settings.journal.path
     journal = await asyncio.to_thread(Journal.open, path, deployment.identity)

@@ -1,4 +1,4 @@
-"""Two awaits at once, with errors as if they were one."""
+"""Two awaits at once with errors as if they were one, and other ways to wait for tasks."""
 
 from __future__ import annotations
 
@@ -37,3 +37,21 @@ async def together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]
     if current is not None and current.cancelling():
         raise asyncio.CancelledError from failure
     raise failure
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, A]) -> A | None:
+    """Return the result of ``work``, or None if ``stop`` was set first."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work, name="start")
+        stopping = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        stopping.cancel()
+    return None if task.cancelled() else task.result()
+
+
+async def ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel one after the other, each when the one before it has ended."""
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait({task})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aggregator.chain.registry import Registry
     from aggregator.chain.transactor import Transactor
     from aggregator.commit import Committer
+    from aggregator.group import Group
     from aggregator.ingress.server import Ingress
     from aggregator.journal.journal import Journal
     from aggregator.ports import Clock
@@ -77,6 +78,7 @@ class Parts:
     metrics: Metrics
     upstream: UpstreamTelemetry
     story: Story
+    group: Group
     clock: Clock
 
 
@@ -116,6 +118,7 @@ class View:
         return {
             "version": self._version,
             "role": asdict(parts.role),
+            "replicas": parts.group.status(),
             "deployment": parts.identity,
             "bls_backend": parts.backend.name,
             "ready": self.ready(),
@@ -205,6 +208,8 @@ class View:
             version=self._version,
             bls_backend=parts.backend.name,
             leads=parts.role.leads,
+            store_reachable=parts.group.is_store_reachable,
+            store_restored=parts.group.restored,
             term=parts.role.term or 0,
             responses=self._responses(),
             calls_held=len(parts.intake.held_operators),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from aggregator import ports
@@ -131,6 +132,13 @@ class Watch:
     def looked_at(self) -> float | None:
         """When the chain last answered a look at its head, by the clock."""
         return self._looked_at
+
+    @property
+    def overdue(self) -> float:
+        """Seconds by which an answer to a look at the head is late; infinite before the first."""
+        if self._looked_at is None:
+            return inf
+        return max(0.0, self._clock() - self._looked_at - self._poll_interval)
 
     @property
     def failures(self) -> int:

@@ -1,4 +1,4 @@
-"""The demo: batches are posted, operators sign, the aggregator is killed, nothing is lost.
+"""The demo: batches are posted, operators sign, whoever answers is killed, nothing is lost.
 
 Exactly as many operators are up as the quorum needs, so that a single lost signature would leave
 its batch unverified: operators that were acknowledged do not send again.
@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aggregator.journal import opening, reading
 from aligned.model import THRESHOLD_PERCENT
-from devnet import files
 from devnet.anvil import Anvil
 from devnet.batcher import Batcher
-from devnet.daemon import Daemon
+from devnet.cast import Several, Single
 from devnet.network import Network
 from devnet.operator import Fleet, Retries
 
 if TYPE_CHECKING:
-    from aligned.model import BatchId, OperatorId
+    from collections.abc import Mapping
+
     from devnet.batcher import Posted
+    from devnet.cast import Cast
 
 STAKE = 100
 SIGN_SECONDS = (0.2, 1.8)
 """How long operators take to verify a batch."""
 POST_SECONDS = 1.5
 """Between batches."""
-DOWN_SECONDS = 0.7
-"""Between a kill and the next start, as a supervisor would leave."""
 PATIENCE_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
+_STATES_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class Plan:
     operators: int = 8
     kill_every: float = 3.0
     """Seconds; 0: never."""
+    replicas: int = 1
 
 
 @dataclass(slots=True)
@@ -73,6 +72,8 @@ class Gap:
     """And for all batches."""
     seconds: float | None = None
     """Until an operator got its next acknowledgement."""
+    led: float | None = None
+    """Seconds until somebody could answer again."""
 
 
 @dataclass(slots=True)
@@ -83,7 +84,8 @@ class Stage:
     operators: int
     rows: list[Row] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
-    aggregator: str = "starting"
+    aggregators: Mapping[str, str] = field(default_factory=dict)
+    """What each process is now, by name."""
 
 
 class Painter(Protocol):
@@ -109,6 +111,9 @@ class Outcome:
     answered_twice: int
     gaps_ms: tuple[int, ...]
     """From each kill to the next acknowledgement."""
+    failovers_ms: tuple[int, ...]
+    """From each kill until somebody could answer again."""
+    replicas: int
     kills: int
     wanted_kills: bool
 
@@ -121,6 +126,7 @@ class Outcome:
             f"{self.answered_twice} batches answered twice": not self.answered_twice,
             "the aggregator was never killed": self.kills > 0 or not self.wanted_kills,
             "no acknowledgement after a kill": len(self.gaps_ms) == self.kills,
+            "nobody took over after a kill": len(self.failovers_ms) == self.kills,
         }
         return tuple(problem for problem, holds in checks.items() if not holds)
 
@@ -138,56 +144,47 @@ async def perform(plan: Plan, painter: Painter) -> Outcome:
     Raises:
         ChainFailed: There is no anvil, or it does not start.
         DaemonFailed: The aggregator does not get ready.
+        GroupFailed: There is no Redis, or it does not start.
     """
     with tempfile.TemporaryDirectory(prefix="aligned-demo-") as folder:
         async with Anvil() as chain:
             painter.event("chain started; deploying contracts, registering operators")
             network = await Network.deploy(chain, stakes=(STAKE,) * plan.operators)
-            return await Play(plan, painter, network, Path(folder)).run()
+            if plan.replicas == 1:
+                async with Single(network, Path(folder)) as single:
+                    return await Play(plan, painter, network, single).run()
+            painter.event("starting Redis: three servers with Sentinels")
+            async with Several(network, Path(folder), plan.replicas) as several:
+                return await Play(plan, painter, network, several).run()
 
 
 class Play:
     """One performance."""
 
-    def __init__(self, plan: Plan, painter: Painter, network: Network, folder: Path) -> None:
+    def __init__(self, plan: Plan, painter: Painter, network: Network, cast: Cast) -> None:
         self._plan = plan
         self._painter = painter
         self._network = network
-        self._folder = folder
+        self._cast = cast
         self._random = random.SystemRandom()
         self._stage = Stage(needed(plan.operators), plan.operators)
-        listen, telemetry = (f"127.0.0.1:{port}" for port in _free_ports(2))
-        self._files = files.write(
-            folder,
-            network.deployment,
-            files.Options(
-                endpoints=[network.anvil.url],
-                listen=listen,
-                telemetry=telemetry,
-                overrides={"aggregation": {"window": "500ms"}},
-            ),
-        )
-        host, _, port = listen.partition(":")
+        self._stage.aggregators = cast.states
         self._fleet = Fleet(
             network,
-            (host, int(port)),
+            cast.address,
             keys=network.operators[: self._stage.needed],
             retries=Retries(attempts=100, pause_seconds=0.5),
-        )
-        self._daemon = Daemon(
-            self._files.config, telemetry=telemetry, log=folder / "aggregator.log"
         )
 
     async def run(self) -> Outcome:
         """Play it to the end; see ``perform``."""
-        async with self._daemon, asyncio.TaskGroup() as group:
-            self._daemon.start()
-            await self._daemon.ready()
-            self._stage.aggregator = f"running, pid {self._daemon.pid}"
-            self._painter.event(f"aggregator ready, pid {self._daemon.pid}")
+        async with asyncio.TaskGroup() as group:
+            await self._cast.start()
+            self._tell_states()
             companions = [
                 group.create_task(self._fleet.run(), name="operators"),
                 group.create_task(self._watch(), name="watch"),
+                group.create_task(self._watch_states(), name="states"),
                 group.create_task(self._dawdle(), name="dawdle"),
             ]
             if self._plan.kill_every:
@@ -197,6 +194,17 @@ class Play:
             for companion in companions:
                 companion.cancel()
         return await self._outcome()
+
+    def _tell_states(self) -> None:
+        self._stage.aggregators = self._cast.states
+        shown = "; ".join(f"{name} {state}" for name, state in self._cast.states.items())
+        self._painter.event(shown)
+
+    async def _watch_states(self) -> None:
+        while True:
+            await self._cast.look()
+            self._stage.aggregators = self._cast.states
+            await asyncio.sleep(_STATES_SECONDS)
 
     async def _post(self) -> None:
         batcher = Batcher(self._network)
@@ -247,22 +255,21 @@ class Play:
         while True:
             await asyncio.sleep(self._plan.kill_every)
             row = await self._half_collected()
-            self._daemon.kill()
+            name = self._cast.kill()
             killed_at = time.monotonic()
-            self._stage.aggregator = "KILLED"
+            self._stage.aggregators = self._cast.states
             await asyncio.sleep(_LOOK_SECONDS)  # for replies that were on their way
             held = len(self._fleet.book.acknowledged(row.posted.batch_id))
             gap = Gap(row.number, killed_at, held, self._total())
             self._stage.gaps.append(gap)
             self._painter.event(
-                f"aggregator killed (SIGKILL) with {gap.held} of {self._stage.needed} signatures "
+                f"{name} killed (SIGKILL) with {gap.held} of {self._stage.needed} signatures "
                 f"of batch {gap.batch} acknowledged"
             )
-            await asyncio.sleep(DOWN_SECONDS)
-            self._daemon.start()
-            await self._daemon.ready()
-            self._stage.aggregator = f"running, pid {self._daemon.pid}"
-            self._painter.event(f"aggregator started again, pid {self._daemon.pid}")
+            successor = await self._cast.recovered()
+            gap.led = time.monotonic() - killed_at
+            self._painter.event(f"{successor} answers {gap.led * 1000:.0f} ms after the kill")
+            await self._cast.mend()
 
     def _total(self) -> int:
         return sum(delivery.acknowledged for delivery in self._fleet.book.deliveries)
@@ -282,8 +289,8 @@ class Play:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _outcome(self) -> Outcome:
-        await self._daemon.terminate()
-        kept = await asyncio.to_thread(self._journalled)
+        await self._cast.stop()
+        kept = await asyncio.to_thread(self._cast.kept)
         acknowledged = {
             (delivery.batch_id, delivery.operator_id)
             for delivery in self._fleet.book.deliveries
@@ -302,27 +309,10 @@ class Play:
             gaps_ms=tuple(
                 round(gap.seconds * 1000) for gap in self._stage.gaps if gap.seconds is not None
             ),
+            failovers_ms=tuple(
+                round(gap.led * 1000) for gap in self._stage.gaps if gap.led is not None
+            ),
+            replicas=self._plan.replicas,
             kills=len(self._stage.gaps),
             wanted_kills=self._plan.kill_every > 0,
         )
-
-    def _journalled(self) -> set[tuple[BatchId, OperatorId]]:
-        """Return what the journal holds; on a chain this short nothing was forgotten yet."""
-        with opening.read_only(self._files.config.with_suffix(".db")) as connection:
-            loaded = reading.load(connection)
-        return {
-            (entry.batch_id, entry.operator_id)
-            for entries in loaded.entries.values()
-            for entry in entries
-        }
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from devnet.cast import KILLED, STANDS_BY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -65,13 +67,19 @@ class LivePainter:
 
 
 def _headline(stage: Stage) -> Text:
-    text = Text("aggregator: ")
-    style = "bold red" if stage.aggregator == "KILLED" else "green"
-    text.append(stage.aggregator, style=style)
-    text.append(
-        f"   operators: {stage.needed} of {stage.operators} up, as many as the quorum needs"
-    )
+    text = Text()
+    for name, state in stage.aggregators.items():
+        text.append(f"{name}: ")
+        text.append(state, style=_style(state))
+        text.append("   ")
+    text.append(f"operators: {stage.needed} of {stage.operators} up, as many as the quorum needs")
     return text
+
+
+def _style(state: str) -> str:
+    if state == KILLED:
+        return "bold red"
+    return "dim" if state == STANDS_BY else "green"
 
 
 def _table(stage: Stage) -> Table:
@@ -110,9 +118,12 @@ def painter(console: Console | None = None) -> Iterator[Painter]:
 
 def report(outcome: Outcome) -> str:
     """Return the summary as text."""
-    gaps = ", ".join(map(str, outcome.gaps_ms)) or "none"
+    gaps, failovers = (
+        ", ".join(map(str, each)) or "none" for each in (outcome.gaps_ms, outcome.failovers_ms)
+    )
     lines = [
         "",
+        f"replicas                  {outcome.replicas}",
         f"batches posted            {outcome.posted}",
         f"batches verified          {outcome.verified}",
         f"signatures acknowledged   {outcome.acknowledged}",
@@ -120,6 +131,7 @@ def report(outcome: Outcome) -> str:
         f"batches answered twice    {outcome.answered_twice}",
         f"kills                     {outcome.kills}",
         f"gaps in ms                {gaps}   (from a kill to the next acknowledgement)",
+        f"failovers in ms           {failovers}   (from a kill until somebody can answer)",
         "",
     ]
     lines += [f"FAILED: {problem}" for problem in outcome.problems]

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from aggregator import configure
 from aggregator.goconfig import probe
-from aggregator.goconfig.convert import Request, convert
+from aggregator.goconfig.convert import Request, Shared, convert
 from aligned.errors import BadConfiguration
 
 
-def import_go_config(
+def import_go_config(  # one for each option of the command
     go_config: Path,
     deployment: Path | None,
     *,
     output: Path | None,
     chain_id: int | None,
     force: bool,
+    shared: Shared | None = None,
 ) -> tuple[str, list[str]]:
     """Convert and write; return our file's text and what a person should know, one line each.
 
@@ -28,6 +29,7 @@ def import_go_config(
         output: Where to write; None writes nothing but a password file in the current folder.
         chain_id: Instead of asking.
         force: Overwrite files.
+        shared: The Redis of several replicas.
 
     Raises:
         BadConfiguration: It cannot be converted, or a file exists or cannot be written.
@@ -43,6 +45,7 @@ def import_go_config(
         folder=folder,
         current=current,
         password_file=password.name if target is not None else str(password),
+        shared=shared,
     )
     result = convert(request, lambda urls: asyncio.run(probe.chain_id(urls)))
     notes = list(result.notes)

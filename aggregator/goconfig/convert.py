@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aggregator import configure
 from aggregator.goconfig import deployment as deployments
 from aggregator.goconfig.gofile import GoFile
-from aggregator.settings import host_of
+from aggregator.sections import host_of
 from aggregator.units import format_duration
 from aligned.errors import BadConfiguration
 
@@ -72,6 +72,17 @@ class Request:
     """Where the Go aggregator is started: its relative paths count from here. Absolute."""
     password_file: str
     """Path of the password file as it will stand in the output."""
+    shared: Shared | None = None
+    """For several replicas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The Redis that replicas share, which the Go aggregator has not. As in our file."""
+
+    sentinels: tuple[str, ...] = ()
+    master_name: str | None = None
+    url: str | None = None
 
 
 def convert(request: Request, ask: Callable[[Sequence[str]], int | None]) -> Imported:
@@ -90,6 +101,8 @@ def convert(request: Request, ask: Callable[[Sequence[str]], int | None]) -> Imp
     work.signer()
     work.timing()
     work.addresses()
+    if request.shared is not None:
+        work.redis(request.shared)
     work.leftovers()
     if go.problems:
         raise BadConfiguration(tuple(go.problems))
@@ -213,6 +226,22 @@ class _Conversion:
         else:
             self._add(1, "log_format: json", "environment")
             self._add(1, "log_level: info", "environment")
+
+    def redis(self, shared: Shared) -> None:
+        """What replicas share; the election is by it too."""
+        self._add(0, "redis:")
+        if shared.sentinels:
+            self._add(1, f"sentinels: {json.dumps(shared.sentinels)}", "--redis-sentinel")
+        if shared.master_name is not None:
+            self._add(1, f"master_name: {_quoted(shared.master_name)}", "--redis-master")
+        if shared.url is not None:
+            self._add(1, f"url: {_quoted(shared.url)}", "--redis-url")
+        self.notes.append(
+            "redis: start a replica on each of several machines with this file; each needs the "
+            "signer's key, a journal of its own, and a host name unlike the others'"
+        )
+        if shared.url is not None:
+            self.notes.append("redis: for a server without replicas of its own add copies: 0")
 
     def leftovers(self) -> None:
         """Tell what has no counterpart here."""

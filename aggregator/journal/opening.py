@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aggregator.journal import format as layout, reading
 from aggregator.journal.content import set_meta
-from aligned.errors import BadConfiguration, StateMismatch
+from aligned.errors import BadConfiguration, StateDamaged, StateMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -246,6 +246,27 @@ def check_pages(connection: sqlite3.Connection) -> None:
     found = [str(line) for (line,) in connection.execute("PRAGMA quick_check(3)")]
     if found != ["ok"]:
         raise ValueError("; ".join(found))
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a journal that nobody has open, with its log; return its new path.
+
+    Raises:
+        StateDamaged: It cannot be renamed.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        for ending in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + ending)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + ending))
+        sync_folder(path)
+    except OSError as error:
+        msg = f"journal {path}: damaged, and cannot be moved away: {error.strerror}"
+        raise StateDamaged(msg) from error
+    return aside
 
 
 def sync_folder(path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aggregator.leadership.election import Candidate
+    from aggregator.leadership.elector import Won
     from aggregator.leadership.lock import Lock
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,16 @@ class ElectedLeadership:
     def elector_beat(self) -> float:
         """When the elector last decided, by ``boottime``."""
         return -inf if self._elector is None else self._elector.beat
+
+    @property
+    def won(self) -> Won | None:
+        """How the last term was won; times by ``boottime``."""
+        return None if self._elector is None else self._elector.won
+
+    @property
+    def unfit(self) -> str | None:
+        """Why this replica must not lead now; None: it may."""
+        return unfit(self._vitals, self._clock())
 
     # The port.
 

@@ -63,6 +63,19 @@ class Standing:
     """Holder in the lock as last seen; empty: nobody."""
 
 
+@dataclass(frozen=True, slots=True)
+class Won:
+    """How the lock was won; times by the elector's clock."""
+
+    term: int
+    over: str
+    """Who held it before; empty: it had been given up."""
+    heard: float
+    """When the one before was last heard of."""
+    began: float
+    won: float
+
+
 class Elector:
     """One candidate.
 
@@ -100,6 +113,8 @@ class Elector:
         stagger = random.uniform(0, _STAGGER_SECONDS)  # noqa: S311 - spreads load, hides nothing
         self._view = View(candidate=candidate, vitals=vitals(), stagger=stagger)
         self.standing = Standing()
+        self.won: Won | None = None
+        """How the last term was won."""
         self.good_until = -inf
         """Until when effects of the term held are right, by the elector's clock."""
         self.beat = clock()
@@ -218,8 +233,10 @@ class Elector:
             lease=self._profile.lease,
             handover_to="",
         )
+        over, heard = self._held.record.holder, self._view.changed
         if not await self._write(record):
             return
+        self.won = Won(term, over, heard, now, self._clock())
         self._doubtful = False
         self._view = replace(
             self._view,

@@ -12,7 +12,6 @@ import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from urllib.parse import unquote, urlsplit
 
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.credentials import CredentialProvider
@@ -24,6 +23,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from aggregator.sections import split_redis_url
 from aligned.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ HANDSHAKE_SECONDS = 1.0
 
 Argument: TypeAlias = bytes | str | int
 Reply: TypeAlias = "bytes | int | list[Reply] | Refusal | None"
-
-_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +103,15 @@ def parse_url(url: str, access: Access) -> Server:
     Raises:
         ValueError: Not such a URL; the message holds nothing secret.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        msg = "must begin with redis:// or rediss:// and name a host"
-        raise ValueError(msg)
-    if parts.password is not None:
-        msg = "must not hold a password: put it into a file"
-        raise ValueError(msg)
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        msg = "may end with a database number and nothing else"
-        raise ValueError(msg)
-    tls = access.tls or Tls() if parts.scheme == "rediss" else access.tls
-    user = unquote(parts.username) if parts.username else access.username
+    place = split_redis_url(url)
     return Server(
-        address=Address(parts.hostname, parts.port or _PORT),
-        access=Access(username=user, password_file=access.password_file, tls=tls),
-        database=int(database or 0),
+        address=Address(place.host, place.port),
+        access=Access(
+            username=place.username or access.username,
+            password_file=access.password_file,
+            tls=access.tls or Tls() if place.tls else access.tls,
+        ),
+        database=place.database,
     )
 
 

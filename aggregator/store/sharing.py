@@ -89,6 +89,11 @@ class Sharing:
         self.progress = Progress()
 
     @property
+    def is_away(self) -> bool:
+        """The store did not answer when it was looked at last."""
+        return self._away
+
+    @property
     def is_merged(self) -> bool:
         """Everything this replica holds is in the primary that was seen last."""
         return bool(self.progress.merged) and self.progress.merged == self._lineage.now

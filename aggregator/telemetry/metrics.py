@@ -70,6 +70,10 @@ class Snapshot:
     leads: bool = False
     term: int = 0
     """0 before the first."""
+    store_reachable: bool | None = None
+    """Whether the store that replicas share answers; None without one."""
+    store_restored: int = 0
+    """Signatures that the shared store had forgotten."""
     responses: Mapping[str, int] = field(default_factory=dict)
     """By outcome."""
     calls_held: int = 0
@@ -235,6 +239,7 @@ def _counts(snapshot: Snapshot) -> Iterator[Metric]:
         ("verified_signatures", "Signatures checked", snapshot.verified_signatures),
         ("journal_commits", "Commits of the journal", snapshot.journal_commits),
         ("journal_entries", "Signatures written to the journal", snapshot.journal_entries),
+        ("store_restored", "Signatures the shared store had forgotten", snapshot.store_restored),
         ("upstream_telemetry_dropped", "Telemetry calls not made", snapshot.telemetry_dropped),
     ):
         yield CounterMetricFamily(PREFIX + name, text, value=value)
@@ -256,6 +261,7 @@ def _states(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
         ("leader", "1 while this replica leads", int(snapshot.leads)),
         ("term", "Period of leadership; rises", snapshot.term),
+        ("store_reachable", "1 while the shared store answers", snapshot.store_reachable),
         ("calls_held", "Calls waiting for an operator or the store", snapshot.calls_held),
         ("connections", "Open connections of operators", snapshot.connections),
         ("journal_bytes", "Size of the journal", snapshot.journal_bytes),

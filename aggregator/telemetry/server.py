@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
-from aggregator.settings import split_address
+from aggregator.sections import split_address
 from aggregator.telemetry.plain import plain
 from aligned.errors import BadConfiguration
 

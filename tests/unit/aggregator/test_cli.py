@@ -25,7 +25,7 @@ from tests.fakes.configuration import right, write
 from tests.fakes.goaggregator import LATE, V10, checkout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from aggregator.settings import Settings
@@ -57,7 +57,7 @@ class Daemon:
         self.settings: list[Settings] = []
         self.error: AlignedError | None = None
 
-    async def run(self, settings: Settings) -> None:
+    async def run(self, settings: Settings, environment: Mapping[str, str]) -> None:
         logging.getLogger("aggregator.app").info("running")
         self.settings.append(settings)
         if self.error is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from aggregator.batches import Batches
-from aggregator.commit import GROUP, HOLD_SECONDS, Committer
+from aggregator.commit import GROUP, HOLD_SECONDS, OVERLAP, Committer
 from aggregator.ports import Commit, Standing
 from aggregator.receive import Incoming
 from aligned.errors import StateDamaged, StoreUnavailable
@@ -157,3 +157,24 @@ async def test_cancelling_answers_nothing_that_is_not_durable() -> None:
         running.cancel()
     assert bench.batches.signature(a_batch_id(1), operator_id(1)) is not None
     assert bench.outcomes.done_entries == []
+
+
+async def test_while_the_store_is_away_what_comes_is_journalled_all_the_same() -> None:
+    groups = OVERLAP + 2
+    bench = Bench(groups * GROUP)
+    bench.store.away = True
+    for by in range(groups * GROUP):
+        bench.add(1, by)
+
+    async def come_back_when_all_are_on_disk() -> None:
+        while sum(map(len, bench.journal.groups)) < groups * GROUP:
+            bench.store.refused.clear()
+            await bench.store.refused.wait()
+        assert bench.outcomes.done_entries == []
+        bench.store.away = False
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(come_back_when_all_are_on_disk())
+        await bench.until_complete()
+    assert len(bench.outcomes.done_entries) == groups * GROUP
+    assert bench.outcomes.given_up_entries == []

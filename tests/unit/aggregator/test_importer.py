@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from aggregator import configure
 from aggregator.goconfig import probe
-from aggregator.goconfig.convert import Request, convert
+from aggregator.goconfig.convert import Request, Shared, convert
 from aggregator.goconfig.gofile import go_duration
 from aligned.errors import BadConfiguration
 from tests.fakes.goaggregator import DEPLOYMENT, DEVNET, LATE, V10, checkout
@@ -43,6 +43,7 @@ class Import:
         ask: Callable[[Sequence[str]], int | None] = nobody,
         chain_id: int | None = None,
         elsewhere: Path | None = None,
+        shared: Shared | None = None,
     ) -> Settings:
         checkout(self.folder, config, deployment)
         request = Request(
@@ -52,6 +53,7 @@ class Import:
             folder=self.folder,
             current=self.folder,
             password_file="aggregator.password",
+            shared=shared,
         )
         self.imported = convert(request, ask)
         if self.imported.password:
@@ -423,3 +425,25 @@ async def test_an_endpoint_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPat
         assert await probe.chain_id([url]) is None
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        pytest.param(Shared(sentinels=("a:1", "b:2"), master_name="aligned"), id="Sentinels"),
+        pytest.param(Shared(url="redis://a:6379/3"), id="one address"),
+    ],
+)
+def test_several_replicas_share_a_redis(shared: Shared, tmp_path: Path) -> None:
+    redis = Import(tmp_path)(chain_id=31337, shared=shared).redis
+    assert redis is not None
+    assert (redis.sentinels, redis.master_name, redis.url) == (
+        shared.sentinels,
+        shared.master_name,
+        shared.url,
+    )
+
+
+def test_half_of_a_redis_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match=r"redis\.master_name: required with sentinels"):
+        Import(tmp_path)(chain_id=31337, shared=Shared(sentinels=("a:1",)))

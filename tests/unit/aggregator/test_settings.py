@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aggregator.settings import Settings, host_of, redacted, split_address
+from aggregator.sections import host_of, redacted, split_address
+from aggregator.settings import Settings
 from tests.fakes.configuration import right
 
 WEB3SIGNER = {
@@ -56,6 +57,43 @@ def test_what_is_left_out_has_a_default() -> None:
             {"listen__address": "a:1", "telemetry__address": "a:1"}, "must differ", id="one port"
         ),
         pytest.param({"aggregation__expiry": "10s"}, "shorter than expiry", id="window too long"),
+        pytest.param({"redis": {}}, "sentinels required, or url", id="Redis nowhere"),
+        pytest.param({"redis__sentinels": ["a:1"]}, "master_name required", id="nameless primary"),
+        pytest.param(
+            {"redis": {"sentinels": ["a:1"], "master_name": "b", "url": "redis://a"}},
+            "keep one of them",
+            id="two ways to Redis",
+        ),
+        pytest.param(
+            {"redis": {"sentinels": ["a"], "master_name": "b"}}, "host:port", id="no port"
+        ),
+        pytest.param({"redis__url": "http://a"}, "redis://", id="another protocol"),
+        pytest.param({"redis__url": "redis://u:p@a"}, "not hold a password", id="clear password"),
+        pytest.param(
+            {"redis": {"url": "redis://a", "ca_file": "b"}}, "needs tls", id="files without TLS"
+        ),
+        pytest.param(
+            {"redis": {"url": "rediss://a", "key_file": "b"}},
+            "certificate_file required",
+            id="key without certificate",
+        ),
+        pytest.param(
+            {"redis": {"url": "redis://a", "sentinel_username": "b"}},
+            "is for sentinels",
+            id="Sentinel user without Sentinels",
+        ),
+        pytest.param({"election__backend": "redis"}, "redis required", id="nothing to elect by"),
+        pytest.param(
+            {"election": {"backend": "kubernetes", "lease_name": "a"}},
+            "redis required",
+            id="nothing to fence in",
+        ),
+        pytest.param(
+            {"election__backend": "kubernetes"}, "lease_name required", id="nameless Lease"
+        ),
+        pytest.param(
+            {"election__lease_name": "a"}, "is for backend kubernetes", id="useless Lease"
+        ),
         pytest.param({"submission__bump_percent": 12}, "13", id="bump that nodes refuse"),
         pytest.param(
             {

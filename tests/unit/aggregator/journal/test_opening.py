@@ -309,3 +309,17 @@ def test_what_was_committed_before_a_torn_end_of_the_log_survives(
     found = {one.batch_id for some in torn.load().entries.values() for one in some}
     torn.close()
     assert found == {a_batch_id(number) for number, size in enumerate(sizes) if size <= cut}
+
+
+def test_a_journal_set_aside_keeps_its_log_and_makes_room(
+    tmp_path: Path, identity: Identity
+) -> None:
+    path = tmp_path / "journal.db"
+    for number in (1, 2):
+        Journal.open(path, identity).close()
+        path.with_name("journal.db-wal").write_bytes(b"log")
+        aside = opening.set_aside(path)
+        assert aside == tmp_path / f"journal.db.damaged-{number}"
+        assert aside.is_file()
+        assert aside.with_name(aside.name + "-wal").read_bytes() == b"log"
+        assert not path.exists()

@@ -1,0 +1,96 @@
+"""What stands in front of several aggregators: every connection goes to the next one in turn.
+
+As a Kubernetes Service it knows nothing of what is inside, and leaves a connection where it is.
+Only backends that are up get one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+_CHUNK = 65536
+_DIAL_SECONDS = 0.5
+
+
+class Balancer:
+    """Forwards TCP connections.
+
+    Resource handling: an async context manager; leaving it closes everything.
+    """
+
+    def __init__(self, backends: Sequence[tuple[str, int]]) -> None:
+        """Describe one in front of ``backends``, host and port each."""
+        self._backends = tuple(backends)
+        self._turns: Iterator[int] = itertools.count()
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients dial.
+
+        Raises:
+            RuntimeError: It was not entered.
+        """
+        if self._server is None:
+            msg = "the balancer was not entered"
+            raise RuntimeError(msg)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            backend = await self._dial()
+            if backend is None:
+                return
+            self._open.add(backend[1])
+            async with asyncio.TaskGroup() as ways:
+                there = ways.create_task(_pump(reader, backend[1]))
+                back = ways.create_task(_pump(backend[0], writer))
+                await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+                there.cancel()
+                back.cancel()
+            self._open.discard(backend[1])
+            backend[1].transport.abort()
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort()
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        turn = next(self._turns)
+        for offset in range(len(self._backends)):
+            host, port = self._backends[(turn + offset) % len(self._backends)]
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_DIAL_SECONDS):
+                    return await asyncio.open_connection(host, port)
+        return None
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()

@@ -76,7 +76,7 @@ lock: $(VENV)/.python  ## renew the requirement locks
 	@$(LOCK) requirements/node.in -o requirements/node.txt
 
 docs: $(VENV)/.project  ## renew generated pages
-	@$(BIN)/python -m aggregator.settings_doc docs/configuration.md
+	@$(BIN)/python -m aggregator.settings_doc > docs/configuration.md
 
 clean:  ## remove what set-up and tests made
 	@rm -rf $(VENV) native/target devnet/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -127,7 +127,7 @@ def _serve(settings: Settings, environment: Mapping[str, str]) -> AlignedError |
     Raises:
         BadConfiguration: What it was configured with cannot be used after all.
     """
-    from aggregator import app  # noqa: PLC0415 - imports web3: a second that other commands save
+    from aggregator import app  # noqa: PLC0415 - imports eth-account: a second that other commands save
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

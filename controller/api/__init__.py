@@ -1,0 +1,1 @@
+"""The resource: models that parse it, and the CRD that is generated from them."""

@@ -1,0 +1,32 @@
+"""Pure: what rendering needs to know besides the spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What a release of the controller brings along."""
+
+    image: str
+    """Of the aggregator, where a resource names none."""
+    redis_image: str
+    """Of a managed Redis, where a resource names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Facts of the cluster that objects depend on."""
+
+    release: Release
+    running_image: str | None = None
+    """That the aggregator's set has now; it stays where the resource names none."""
+    running_redis_image: str | None = None
+    redis_addresses: tuple[str, ...] = ()
+    """ClusterIPs of the Redis pods' Services by ordinal; empty until all of them exist. Without
+    them neither the Redis set nor an aggregator that needs it is rendered."""
+    restarted_at: str | None = None
+    """The set's ``kubectl rollout restart`` annotation, carried on."""
+    term: int = 0
+    """Highest ever seen; a Lease that is made again begins there."""

@@ -72,6 +72,7 @@ class Anvil:
         self._epoch_slots = epoch_slots
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: Process | None = None
+        self._base_fees: dict[str, int] = {}
         self.port = port
         """Kept over restarts."""
 
@@ -254,10 +255,14 @@ class Anvil:
 
     async def snapshot(self) -> str:
         """Remember the state of now; ``revert`` takes the returned id, once."""
-        return str(await self.node.call("evm_snapshot"))
+        snapshot = str(await self.node.call("evm_snapshot"))
+        self._base_fees[snapshot] = await self.base_fee()
+        return snapshot
 
     async def revert(self, snapshot: str) -> None:
         """Return to ``snapshot``, and mine at once again if that was changed since.
+
+        The base fee returns too: anvil itself would go on with that of the blocks that are gone.
 
         Raises:
             ChainFailed: There is no such snapshot: it was used, or an earlier one was.
@@ -271,6 +276,8 @@ class Anvil:
         results = [await self.node.call(method, *params) for method, params in calls]
         if results[1] is not True:
             raise ChainFailed(f"no snapshot {snapshot}")
+        if (base_fee := self._base_fees.pop(snapshot, None)) is not None:
+            await self.set_base_fee(base_fee)
 
     async def drop(self, transaction_hash: str) -> None:
         """Forget a transaction that waits."""
@@ -279,6 +286,11 @@ class Anvil:
     async def set_balance(self, address: str, wei: int) -> None:
         """Give an account exactly this balance."""
         await self.node.call("anvil_setBalance", address, hex(wei))
+
+    async def base_fee(self) -> int:
+        """Return the base fee of the next block, in wei."""
+        block = await self.node.call("eth_getBlockByNumber", "pending", False)
+        return int(block["baseFeePerGas"], 16)
 
     async def set_base_fee(self, wei: int) -> None:
         """Set the base fee of the next block; later ones follow from it as usual."""

@@ -55,13 +55,14 @@ async def test_an_operator_leaves_and_comes_back(chain: Network) -> None:
 
 
 async def test_every_test_finds_the_chain_as_deployed(chain: Network) -> None:
-    before = await chain.anvil.head()
+    before = await chain.anvil.head(), await chain.anvil.base_fee()
     snapshot = await chain.anvil.snapshot()
+    await chain.anvil.set_base_fee(100 * 10**9)
     await chain.anvil.automine(on=False)
     await chain.node.call("eth_sendTransaction", transaction(OWNER, OWNER, b"", gas=21_000))
     await chain.anvil.mine(3)
     await chain.anvil.revert(snapshot)
-    assert await chain.anvil.head() == before
+    assert (await chain.anvil.head(), await chain.anvil.base_fee()) == before
     assert await chain.anvil.pool() == []
     assert await chain.node.call("anvil_getAutomine") is True
 

@@ -20,7 +20,7 @@ def backend() -> Backend:
 
 @pytest.fixture(autouse=True)
 async def _calm_market(chain: Network) -> None:
-    """Other tests move the base fee, which no snapshot brings back."""
+    """A base fee in a round figure."""
     await chain.anvil.set_base_fee(10**9)
     await chain.anvil.mine()
 

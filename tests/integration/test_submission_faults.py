@@ -27,7 +27,7 @@ def backend() -> Backend:
 
 @pytest.fixture(autouse=True)
 async def _calm_market(chain: Network) -> None:
-    """Other tests move the base fee, which no snapshot brings back."""
+    """A base fee in a round figure."""
     await mine_at(chain, GWEI)
 
 

@@ -71,8 +71,8 @@ bench: setup  ## speed and size, as tables
 
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 lock: $(VENV)/.python  ## renew the requirement locks
-	@$(LOCK) pyproject.toml -o requirements/run.txt
-	@$(LOCK) pyproject.toml --group lint --group test --group build --group lock -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra controller -o requirements/run.txt
+	@$(LOCK) pyproject.toml --extra controller --group lint --group test --group build --group lock -o requirements/dev.txt
 	@$(LOCK) requirements/node.in -o requirements/node.txt
 
 docs: $(VENV)/.project  ## renew generated pages

@@ -22,8 +22,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 """Selects what the watches see."""
 
 OWNER = f"{DOMAIN}/name"
-"""Label: the resource's name. With ``COMPONENT`` it selects pods; never ``app.kubernetes.io/instance``,
-which Argo CD sets for itself."""
+"""Label: the resource's name. With ``COMPONENT`` it selects pods; never
+``app.kubernetes.io/instance``, which Argo CD sets for itself."""
 
 OWNER_UID = f"{DOMAIN}/uid"
 """Label: the resource's uid. Only what carries it is ever pruned."""

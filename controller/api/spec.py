@@ -76,7 +76,8 @@ class Chain(Part):
     """How the chain is read."""
 
     deployment_block: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
-    """Where scans begin: the block of the service manager's deployment. Absent: the preset's, or 0."""
+    """Where scans begin: the block of the service manager's deployment. Absent: the preset's,
+    or 0."""
     poll_interval: Duration = "2s"
     """Between looks at the head."""
     request_timeout: Duration = "3s"
@@ -137,7 +138,8 @@ class Aggregation(Part):
     """When a batch is answered, and for how long it is tried."""
 
     window: Duration = "15s"
-    """Wait for late signatures once two thirds of the stake have signed; all of it fires at once."""
+    """Wait for late signatures once two thirds of the stake have signed; all of it fires at
+    once."""
     expiry: Duration = "168h"
     """Older batches are given up."""
 
@@ -192,9 +194,9 @@ class RedisMode(StrEnum):
 class Resources(Part):
     """Requests and limits of a container."""
 
-    requests: Annotated[dict[str, Quantity], Field(max_length=8)] = {}
+    requests: dict[str, Quantity] = Field(default={}, max_length=8)
     """By resource name."""
-    limits: Annotated[dict[str, Quantity], Field(max_length=8)] = {}
+    limits: dict[str, Quantity] = Field(default={}, max_length=8)
     """By resource name."""
 
 
@@ -347,16 +349,17 @@ class Service(Part):
     """Absent: chosen by Kubernetes. Not with ClusterIP."""
     load_balancer_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """Only with LoadBalancer."""
-    annotations: Annotated[
-        dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)
-    ] = {}
+    annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default={}, max_length=64
+    )
     """For the load balancer's controller."""
     source_ranges: Annotated[
         tuple[Annotated[str, Field(max_length=49)], ...], Field(max_length=64)
     ] = ()
     """Sources that a load balancer lets in. Empty: all."""
     external_traffic_policy: TrafficPolicy | None = None
-    """Absent: Local for LoadBalancer, so that limits per source see real addresses; else Cluster."""
+    """Absent: Local for LoadBalancer, so that limits per source see real addresses; else
+    Cluster."""
     ip_family_policy: IpFamilyPolicy = IpFamilyPolicy.SINGLE_STACK
     """SingleStack, PreferDualStack or RequireDualStack."""
     proxy_protocol: ProxyProtocol = ProxyProtocol()
@@ -386,7 +389,7 @@ class NetworkPolicy(Part):
 
     mode: NetworkPolicyMode = NetworkPolicyMode.INGRESS
     """Ingress: only the ports that are meant, from whom they are meant. Strict: what pods may
-    reach is limited as well, to Redis, DNS, the API server's and the endpoints' ports. Off: none."""
+    reach is limited as well: Redis, DNS, the API server's and the endpoints' ports. Off: none."""
 
 
 class Rollout(Part):

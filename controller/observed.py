@@ -1,0 +1,96 @@
+"""Pure: what runs, as one pass saw it. ``observe`` fills it, ``rollout`` and ``status`` read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """One pod of ours."""
+
+    name: str
+    uid: str
+    ordinal: int
+    ready: bool
+    terminating: bool = False
+    settings_hash: str = ""
+    """Of what the user had set when it was made."""
+    revision: str = ""
+    """Of the set's template that it was made from."""
+    image: str = ""
+    """Of its main container, as asked for."""
+    node: str = ""
+    """That it runs on; empty: none yet."""
+    address: str = ""
+    """Its IP; empty: none yet."""
+    trouble: str = ""
+    """Why a container does not run, e.g. ``ImagePullBackOff``; empty: nothing is known."""
+    trouble_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetView:
+    """One StatefulSet of ours."""
+
+    uid: str
+    replicas: int
+    """Asked for."""
+    settings_hash: str
+    """Of its template."""
+    image: str
+    """Of its template's main container."""
+    restarted_at: str | None = None
+    pods: tuple[PodView, ...] = ()
+    """By ordinal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """Who leads, as the Lease says."""
+
+    holder: str
+    """Pod and boot; empty: nobody."""
+    pod: str
+    """That the holder is; empty: nobody."""
+    term: int
+    acquired: str = ""
+    """RFC 3339; empty: never."""
+    silent_seconds: float = 0.0
+    """Since it was last renewed, by our clock: a hint only."""
+    lease_seconds: float = 0.0
+    """That a silent holder is waited for."""
+    handover_to: str = ""
+    """Pod that was asked to take over; empty: no handover is under way."""
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaView:
+    """What one replica says of itself."""
+
+    said: Mapping[str, Any] | None
+    """Its ``/status``; None: it did not answer."""
+    why: str = ""
+    """Why it did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything that one pass saw."""
+
+    aggregator: SetView | None = None
+    redis: SetView | None = None
+    lease: LeaseView | None = None
+    replicas: Mapping[str, ReplicaView] = field(default_factory=dict)
+    """By pod; only of pods that have an address."""
+    redis_addresses: tuple[str, ...] = ()
+    """ClusterIPs of the Redis pods' Services by ordinal; empty until all have one."""
+    same_signer: tuple[str, ...] = ()
+    """Other resources, ``namespace/name``, that sign with the same account on the same chain."""
+    problems: tuple[str, ...] = ()
+    """What could not be seen, as a person would say it."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 CHAIN_ID = 31337
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _LISTENING = re.compile(rb"Listening on 127\.0\.0\.1:(\d+)")
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
 _POLL_SECONDS = 0.01
@@ -289,7 +289,8 @@ class Anvil:
 
     async def base_fee(self) -> int:
         """Return the base fee of the next block, in wei."""
-        block = await self.node.call("eth_getBlockByNumber", "pending", False)
+        whole = False
+        block = await self.node.call("eth_getBlockByNumber", "pending", whole)
         return int(block["baseFeePerGas"], 16)
 
     async def set_base_fee(self, wei: int) -> None:

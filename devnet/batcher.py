@@ -103,7 +103,7 @@ class Batcher:
         return int(receipt["blockNumber"], 16)
 
 
-async def verified(network: Network, batch: Posted, *, seconds: float = 30.0) -> list[str]:
+async def verified(network: Network, batch: Posted, *, seconds: float = 60.0) -> list[str]:
     """Wait until ``batch`` is verified; return the hashes of the transactions that did it.
 
     Raises:

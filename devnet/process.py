@@ -28,7 +28,7 @@ if os.getppid() != parent:
     os._exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
 """
-_TERM_SECONDS = 5.0
+_TERM_SECONDS = 30.0
 
 
 class Process:
@@ -77,7 +77,7 @@ class Process:
             self._child.send_signal(number)
 
     def end(self) -> int:
-        """Ask it to stop, kill it after 5 s; return how it ended. Repeats are free."""
+        """Ask it to stop, kill it after 30 s; return how it ended. Repeats are free."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:

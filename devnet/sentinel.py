@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-_START_SECONDS = 20.0
+_START_SECONDS = 90.0
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 1.0
 
@@ -293,9 +293,22 @@ class SentinelGroup:
 
         Args:
             coordinated: Without losing writes; Valkey 9.
+
+        Raises:
+            GroupFailed: It went on refusing, for want of a replica that is fit for it.
         """
-        words = ("COORDINATED",) if coordinated else ()
-        self.ask(self.machines[0].sentinel_port, "SENTINEL", "FAILOVER", MASTER, *words)
+        words = ("FAILOVER", MASTER, *(("COORDINATED",) if coordinated else ()))
+        port = self.machines[0].sentinel_port
+        begun = ("OK", "INPROG")
+        self._wait(
+            lambda: self.ask(port, "SENTINEL", *words).startswith(begun), "a failover begins"
+        )
+
+    def notice_after(self, milliseconds: int) -> None:
+        """Have the Sentinels take for dead whoever is silent for so long; see ``Options``."""
+        words = ("SENTINEL", "SET", MASTER, "down-after-milliseconds", str(milliseconds))
+        for machine in self.machines:
+            self._wait(lambda m=machine: self.ask(m.sentinel_port, *words) == "OK", "it is set")  # type: ignore[misc] # a loop's default
 
     def partition(self, machines: set[int], *, with_clients: bool = False) -> None:
         """Cut ``machines`` off from the others, and clients from one of the sides.

@@ -13,7 +13,7 @@ from aligned.model import BatchId, Entry, OperatorId, Signature
 from devnet.sentinel import SentinelGroup
 from tests.contracts import test_store
 from tests.contracts.test_store import Bench
-from tests.fakes.redis import discovery_of, identity, programs
+from tests.fakes.redis import STEADY, discovery_of, identity, programs
 
 globals().update({name: one for name, one in vars(test_store).items() if name.startswith("test_")})
 
@@ -22,7 +22,8 @@ globals().update({name: one for name, one in vars(test_store).items() if name.st
 def group(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SentinelGroup]:
-    with SentinelGroup(programs(request.param, tmp_path_factory.mktemp("programs"))) as running:
+    found = programs(request.param, tmp_path_factory.mktemp("programs"))
+    with SentinelGroup(found, STEADY) as running:
         yield running
 
 

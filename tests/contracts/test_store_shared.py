@@ -21,14 +21,14 @@ from aligned.model import BatchId, Entry, OperatorId, Signature
 from devnet.sentinel import SentinelGroup
 from tests.contracts import test_store
 from tests.contracts.test_store import Bench
-from tests.fakes.redis import discovery_of, identity, programs
+from tests.fakes.redis import STEADY, discovery_of, identity, programs
 
 globals().update({name: one for name, one in vars(test_store).items() if name.startswith("test_")})
 
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    with SentinelGroup(programs("valkey", tmp_path_factory.mktemp("programs"))) as running:
+    with SentinelGroup(programs("valkey", tmp_path_factory.mktemp("programs")), STEADY) as running:
         yield running
 
 

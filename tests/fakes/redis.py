@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -13,11 +14,20 @@ from aggregator.store.connection import Access, Address, Server
 from aggregator.store.discovery import Sentinels
 from aggregator.store.records import News, RowKey, row_key
 from aligned import model
+from aligned.errors import StoreUnavailable
 from aligned.model import BatchId, BlockHash, Entry, Identity, OperatorId, Signature, Term, Wei
 from devnet import redis_servers
-from devnet.redis_servers import Programs
+from devnet.redis_servers import Options, Programs
 from devnet.sentinel import SentinelGroup
 from tests.fakes.builders import a_batch_id, block
+
+SECONDS = 90.0
+"""Patience. A Sentinel that was not scheduled for two seconds does nothing for another thirty."""
+
+STEADY = Options(down_after=60_000)
+"""For a group without failovers: a busy machine alone causes none."""
+
+_Answer = TypeVar("_Answer")
 
 
 def programs(name: str, folder: Path) -> Programs:
@@ -98,7 +108,17 @@ class HeldInMemory:
                 del held[entry.operator_id]
 
 
-async def until(holds: Callable[[], bool], what: str, *, seconds: float = 15.0) -> None:
+async def answered(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Ask the store until it answers, as every stage of the aggregator does."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
+
+
+async def until(holds: Callable[[], bool], what: str, *, seconds: float = SECONDS) -> None:
     """Wait until ``holds``; fail with ``what`` after ``seconds``."""
     try:
         async with asyncio.timeout(seconds):

@@ -180,7 +180,11 @@ class World:
         for batch in batches:
             try:
                 async with asyncio.timeout(SECONDS):
-                    while not (await self.network.batch(batch.batch_id)).responded:
+                    # The state shows an answer a moment before the logs do.
+                    while not (
+                        (await self.network.batch(batch.batch_id)).responded
+                        and await self.network.answers(batch.merkle_root, batch.sender)
+                    ):
                         assert self.daemon.is_running, self.daemon.tail()
                         await asyncio.sleep(0.05)
             except TimeoutError as late:
@@ -242,7 +246,7 @@ class World:
                 while True:
                     try:
                         status = await self.daemon.status()
-                    except aiohttp.ClientError:
+                    except (aiohttp.ClientError, TimeoutError):
                         status = {}
                     if status and holds(status):
                         return status

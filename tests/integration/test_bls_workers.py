@@ -31,7 +31,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_for_the_end(pid: int) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)  # noqa: TID251 - another process ends, which tells nobody
     return not is_alive(pid)

@@ -66,7 +66,7 @@ async def _running(fleet: Fleet) -> AsyncIterator[None]:
 
 
 async def _take(got: asyncio.Queue[Response], count: int) -> list[Response]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [await got.get() for _ in range(count)]
 
 

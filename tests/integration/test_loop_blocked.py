@@ -31,6 +31,7 @@ async def test_a_loop_blocked_for_five_seconds_loses_nothing(
     async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
         serving = group.create_task(app.run(settings, {}))
         signing = group.create_task(fleet.run())
+        await fleet.watching()
         first = await batcher.post()
         await eventually(lambda: bool(fleet.book.acknowledged(first.batch_id)), "it runs")
         second = await batcher.post()

@@ -21,7 +21,7 @@ from aligned.model import Entry, Signature, Term
 from devnet.redis_servers import MASTER, Options
 from devnet.sentinel import SentinelGroup
 from tests.fakes.builders import a_batch_id, entry
-from tests.fakes.redis import a_row, discovery_of, identity, programs, servers
+from tests.fakes.redis import STEADY, a_row, discovery_of, identity, programs, servers
 
 ONE, FOUR, FIVE = Term(1), Term(4), Term(5)
 
@@ -30,7 +30,8 @@ ONE, FOUR, FIVE = Term(1), Term(4), Term(5)
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SentinelGroup]:
-    with SentinelGroup(programs(request.param, tmp_path_factory.mktemp("programs"))) as group:
+    found = programs(request.param, tmp_path_factory.mktemp("programs"))
+    with SentinelGroup(found, STEADY) as group:
         yield group
 
 

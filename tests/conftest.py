@@ -1,4 +1,4 @@
-"""Marks tests by their folder."""
+"""Marks tests by their folder; fixtures for several of them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(_HERE).parts[0]
         if folder in _MARKS:
             item.add_marker(_MARKS[folder])
+
+
+@pytest.fixture
+def patient_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the shared store take its time: for tests of what it says, not of how soon."""
+    for name, longer in (
+        ("connection.CONNECT_SECONDS", 30.0),
+        ("connection.HANDSHAKE_SECONDS", 30.0),
+        ("primary.HANDSHAKE_SECONDS", 30.0),
+        ("primary.CALL_SECONDS", 30.0),
+        ("calls.WAIT_MILLISECONDS", 20_000),
+        ("discovery.ASK_SECONDS", 30.0),
+    ):
+        monkeypatch.setattr(f"aggregator.store.{name}", longer)

@@ -15,6 +15,8 @@ from tests.contracts import test_store
 from tests.contracts.test_store import Bench
 from tests.fakes.redis import STEADY, discovery_of, identity, programs
 
+pytestmark = pytest.mark.usefixtures("patient_store")
+
 globals().update({name: one for name, one in vars(test_store).items() if name.startswith("test_")})
 
 

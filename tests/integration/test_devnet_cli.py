@@ -57,7 +57,7 @@ async def test_up_runs_a_network_that_batch_posts_to_and_ends_in_order(
     code, output = _devnet("batch", "--folder", str(folder), "--wait", "0.1")
     assert (code, "not verified after 0.1 s" in output) == (1, True)
     up.send_signal(signal.SIGTERM)
-    assert up.wait(20) == 0
+    assert up.wait(60) == 0
     with pytest.raises(NodeAway):
         await Node(url).call("eth_chainId")
     code, output = _devnet("batch", "--folder", str(folder))

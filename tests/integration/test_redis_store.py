@@ -23,6 +23,8 @@ from devnet.sentinel import SentinelGroup
 from tests.fakes.builders import a_batch_id, entry
 from tests.fakes.redis import STEADY, a_row, discovery_of, identity, programs, servers
 
+pytestmark = pytest.mark.usefixtures("patient_store")
+
 ONE, FOUR, FIVE = Term(1), Term(4), Term(5)
 
 
@@ -90,9 +92,10 @@ async def test_a_repeated_value_waits_for_replicas_on_a_fresh_connection(
 
 
 async def test_nothing_is_confirmed_while_every_replica_is_frozen(
-    group: SentinelGroup, store: RedisStore, other: RedisStore
+    group: SentinelGroup, store: RedisStore, other: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put([entry()])
+    monkeypatch.setattr("aggregator.store.calls.WAIT_MILLISECONDS", 200)
     for index in replicas(group):
         group.pause(index)
     try:
@@ -104,6 +107,7 @@ async def test_nothing_is_confirmed_while_every_replica_is_frozen(
     finally:
         for index in replicas(group):
             group.resume(index)
+    monkeypatch.setattr("aggregator.store.calls.WAIT_MILLISECONDS", 20_000)
     await store.put([entry()])
 
 

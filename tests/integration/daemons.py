@@ -25,10 +25,10 @@ from devnet.daemon import Daemon
 from devnet.network import Network, hexed
 from devnet.operator import Delivery, Fleet, Operator, Retries, Seen
 
-RETRIES = Retries(attempts=60, pause_seconds=0.5)
+RETRIES = Retries(attempts=300, pause_seconds=0.5)
 """As a Go operator's, with the pauses a twentieth as long and patience for slow machines."""
 
-SECONDS = 60.0
+SECONDS = 90.0
 """Patience for anything that must come about."""
 
 Status = dict[str, Any]

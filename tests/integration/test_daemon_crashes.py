@@ -16,7 +16,16 @@ from devnet.go_client import Connection, ConnectionLost, ShutDown
 from devnet.network import Network, hexed
 from devnet.operator import Seen
 from devnet.proxy import Proxy
-from tests.integration.daemons import AT_ONCE, NEVER, UNHURRIED, eventually, merged, pooled, world
+from tests.integration.daemons import (
+    AT_ONCE,
+    NEVER,
+    SECONDS,
+    UNHURRIED,
+    eventually,
+    merged,
+    pooled,
+    world,
+)
 
 UNKNOWN = OperatorId(b"?" * 32)
 
@@ -138,7 +147,9 @@ async def test_stopped_for_five_seconds_with_a_call_in_flight_it_loses_nothing(
 ) -> None:
     async with world(chain, tmp_path, overrides=AT_ONCE) as here:
         await here.start()
-        await here.answered_once(await here.batcher.post())  # all connections stand
+        first = await here.batcher.post()
+        await here.answered_once(first)
+        await here.acknowledged(first, 4)  # all connections stand
         here.daemon.signal(signal.SIGSTOP)
         batches = [await here.batcher.post() for _ in range(3)]
         await eventually(lambda: len(here.fleet.book.deliveries) == 16, "calls in flight")
@@ -174,7 +185,7 @@ async def test_told_to_stop_it_answers_or_closes_every_call_in_flight(
                 assert (reply.value, reply.error) == (0, "")
                 replied.add(response.batch_id)
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
             for number in range(200):
                 group.create_task(call(number))
             await eventually(lambda: len(replied) > 0, "a reply")
@@ -199,7 +210,7 @@ async def test_told_to_stop_it_closes_a_call_that_waits_for_the_chain(
             with pytest.raises(ConnectionLost):
                 await connection.call(held)
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
             group.create_task(call())
             await here.shows(lambda status: status["responses"]["held"] == 1, "held")
             assert await here.daemon.terminate() == 0

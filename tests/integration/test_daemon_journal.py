@@ -19,7 +19,7 @@ from aligned.wire import messages
 from devnet.go_client import Connection, ConnectionLost, ShutDown
 from devnet.network import Network
 from devnet.operator import Seen
-from tests.integration.daemons import AT_ONCE, World, eventually, merged, world
+from tests.integration.daemons import AT_ONCE, SECONDS, World, eventually, merged, world
 
 Promises = set[tuple[BatchId, OperatorId]]
 
@@ -76,7 +76,7 @@ async def test_killed_under_load_it_has_everything_it_acknowledged(
         load = Load(here, dice)
         for _ in range(3):
             await here.start()
-            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
                 group.create_task(load.run())
                 await load.reach(len(load.promised) + dice.randint(1, 150))
                 here.daemon.kill()

@@ -25,7 +25,7 @@ async def test_a_loop_blocked_for_five_seconds_loses_nothing(
     options = Options(endpoints=[chain.anvil.url], listen=listen, telemetry=telemetry)
     settings = configure.load(write(tmp_path, chain.deployment, options).config, {})
     host, _, port = listen.partition(":")
-    fleet = Fleet(chain, (host, int(port)), retries=Retries(60, 0.2), poll_seconds=0.05)
+    fleet = Fleet(chain, (host, int(port)), retries=Retries(600, 0.2), poll_seconds=0.05)
     batcher = Batcher(chain)
     await batcher.deposit()
     async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:

@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := aligned aggregator devnet
+PACKAGES := aligned aggregator controller devnet
 CODE := $(PACKAGES) tests bench
 
 help:  ## list the targets
@@ -75,8 +75,10 @@ lock: $(VENV)/.python  ## renew the requirement locks
 	@$(LOCK) pyproject.toml --extra controller --group lint --group test --group build --group lock -o requirements/dev.txt
 	@$(LOCK) requirements/node.in -o requirements/node.txt
 
-docs: $(VENV)/.project  ## renew generated pages
+docs: $(VENV)/.project  ## renew the CRD and generated pages
 	@$(BIN)/python -m aggregator.settings_doc > docs/configuration.md
+	@$(BIN)/controller crd > crds/alignedaggregators.yaml
+	@$(BIN)/controller crd --reference > docs/resource.md
 
 clean:  ## remove what set-up and tests made
 	@rm -rf $(VENV) native/target devnet/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

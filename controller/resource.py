@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from controller.api import checks
 from controller.api.spec import AggregatorSpec
 from controller.errors import InvalidSpec
 
@@ -43,6 +44,8 @@ def parse(manifest: Mapping[str, Any]) -> Resource:
             for error in invalid.errors()
         )
         raise InvalidSpec(problems) from invalid
+    if misfits := checks.problems(spec):
+        raise InvalidSpec(misfits)
     return Resource(
         namespace=metadata["namespace"],
         name=metadata["name"],

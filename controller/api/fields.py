@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 FEE = r"^[0-9]+(\.[0-9]+)?(wei|gwei|ether)$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 ADDRESS = r"^0x[0-9a-fA-F]{40}$"

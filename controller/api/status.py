@@ -69,7 +69,7 @@ class ResolvedNetwork(Part):
 class RedisStatus(Part):
     """The managed Redis."""
 
-    addresses: Annotated[tuple[str, ...], Field(max_length=9)] = ()
+    addresses: Annotated[tuple[Annotated[str, Field(max_length=45)], ...], Field(max_length=9)] = ()
     """ClusterIP of each pod's Service, by ordinal."""
 
 

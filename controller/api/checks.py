@@ -1,0 +1,43 @@
+"""Pure: what is wrong with a spec that the API server could not see."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from controller.api.spec import AggregatorSpec
+
+_UNITS = {"gwei": 1e9, "ether": 1e18, "wei": 1.0}
+"""In wei; ``wei`` last, as it ends the first."""
+
+
+def problems(spec: AggregatorSpec) -> tuple[str, ...]:
+    """Return what a person has to change, one sentence each, with the path of the field."""
+    return tuple(_problems(spec))
+
+
+def _problems(spec: AggregatorSpec) -> Iterator[str]:
+    tip, fee = spec.submission.max_priority_fee_per_gas, spec.submission.max_fee_per_gas
+    if tip is not None and fee is not None and wei(tip) > wei(fee):
+        yield "spec.submission.maxPriorityFeePerGas: must not exceed maxFeePerGas"
+    service = spec.service
+    yield from _networks("spec.service.sourceRanges", service.source_ranges)
+    trusted = service.proxy_protocol.trusted_cidrs
+    yield from _networks("spec.service.proxyProtocol.trustedCidrs", trusted)
+
+
+def _networks(path: str, cidrs: Iterable[str]) -> Iterator[str]:
+    for index, cidr in enumerate(cidrs):
+        try:
+            ip_network(cidr)
+        except ValueError as error:
+            yield f"{path}[{index}]: {error}; write for example 10.0.0.0/8"
+
+
+def wei(fee: str) -> float:
+    """Return a fee such as ``30gwei`` in wei, to compare it; the schema has judged its form."""
+    unit = next(unit for unit in _UNITS if fee.endswith(unit))
+    return float(fee.removesuffix(unit)) * _UNITS[unit]

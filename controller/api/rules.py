@@ -1,0 +1,187 @@
+"""Pure: what the API server checks beyond types and bounds, as CEL, with what to write instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ``x-kubernetes-validations`` entry."""
+
+    rule: str
+    """CEL; with ``oldSelf`` it is about changes only."""
+    message: str
+    """What to write instead."""
+    field: str = ""
+    """Path below the object that the message is shown at."""
+
+
+def _pair(one: str, other: str) -> Rule:
+    return Rule(f"has(self.{one}) == has(self.{other})", f"{one} and {other} belong together")
+
+
+def _section(kind: str, key: str) -> Rule:
+    return Rule(
+        f"(self.type == '{kind}') == has(self.{key})",
+        f"with type {kind}, and only then, {key} is required",
+        f".{key}",
+    )
+
+
+ROOT = (
+    Rule(
+        "size(self.metadata.name) <= 40 && "
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name must begin with a letter, have at most 40 characters, and only lower case "
+        "letters, digits and hyphens: objects are called after it",
+    ),
+)
+"""Of the whole object."""
+
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "AggregatorSpec": (
+        Rule(
+            "has(self.signer) || self.submission.mode == 'Observe'",
+            "signer is required unless submission.mode is Observe",
+            ".signer",
+        ),
+        Rule(
+            "self.redis.mode != 'None' || self.replicas == 1",
+            "redis.mode None runs one replica only: write replicas: 1, or choose another mode",
+            ".replicas",
+        ),
+        Rule(
+            "self.journal.mode != 'Ephemeral' || self.redis.mode != 'None'",
+            "journal.mode Ephemeral needs Redis: without it the journal is the whole store",
+            ".journal.mode",
+        ),
+        Rule(
+            "oldSelf.suspend || (self.redis.mode == oldSelf.redis.mode"
+            " && has(self.redis.external) == has(oldSelf.redis.external)"
+            " && (!has(self.redis.external) || self.redis.external == oldSelf.redis.external))",
+            "redis.mode and redis.external can be changed only while suspended: apply suspend: "
+            "true first, wait until no pod is left, then change them",
+            ".redis",
+        ),
+        Rule(
+            "self.network == oldSelf.network",
+            "network cannot be changed: create another resource for another deployment",
+            ".network",
+        ),
+    ),
+    "Network": (
+        Rule(
+            "has(self.preset) != (has(self.chainId) || has(self.contracts))",
+            "write either preset, or chainId and contracts",
+        ),
+        _pair("chainId", "contracts"),
+    ),
+    "Endpoint": (
+        Rule(
+            "has(self.url) != has(self.urlSecretRef)",
+            "write either url, or urlSecretRef for a URL that carries a key",
+        ),
+    ),
+    "Signer": (_section("Keystore", "keystore"), _section("Web3Signer", "web3Signer")),
+    "Keystore": (
+        Rule(
+            "has(self.keystoreSecretRef) != has(self.file)",
+            "write either keystoreSecretRef, or file for one that the pod template mounts",
+        ),
+        Rule(
+            "!(has(self.passwordSecretRef) && has(self.passwordFile))",
+            "write passwordSecretRef or passwordFile, not both",
+            ".passwordFile",
+        ),
+    ),
+    "Web3Signer": (
+        _pair("clientCertificateSecretRef", "clientKeySecretRef"),
+        Rule(
+            "self.url.startsWith('https://')"
+            " || !(has(self.caSecretRef) || has(self.clientCertificateSecretRef))",
+            "certificates need a url with https://",
+            ".url",
+        ),
+    ),
+    "Aggregation": (
+        Rule(
+            "duration(self.window) < duration(self.expiry)",
+            "window must be shorter than expiry",
+            ".window",
+        ),
+    ),
+    "Redis": (
+        Rule(
+            "(self.mode == 'External') == has(self.external)",
+            "with mode External, and only then, external is required",
+            ".external",
+        ),
+        Rule(
+            "self.mode == 'Managed' || !has(self.managed)",
+            "managed is for mode Managed",
+            ".managed",
+        ),
+    ),
+    "ExternalRedis": (
+        Rule(
+            "(has(self.sentinels) && size(self.sentinels) > 0) != has(self.url)",
+            "write either sentinels, or url of a primary that keeps its address",
+        ),
+        Rule(
+            "has(self.url) != has(self.masterName)",
+            "masterName is required with sentinels, and not allowed with url",
+            ".masterName",
+        ),
+        Rule(
+            "!has(self.url)"
+            " || !(has(self.sentinelUsername) || has(self.sentinelPasswordSecretRef))",
+            "sentinelUsername and sentinelPasswordSecretRef are for sentinels, not for url",
+        ),
+    ),
+    "RedisTls": (_pair("certificateSecretRef", "keySecretRef"),),
+    "Journal": (
+        Rule("self.mode == oldSelf.mode", "journal.mode cannot be changed", ".mode"),
+        Rule(
+            "has(self.storageClassName) == has(oldSelf.storageClassName)"
+            " && (!has(self.storageClassName)"
+            " || self.storageClassName == oldSelf.storageClassName)",
+            "journal.storageClassName cannot be changed",
+        ),
+        Rule(
+            "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+            "journal.size can only grow: volumes do not shrink",
+            ".size",
+        ),
+    ),
+    "Service": (
+        Rule(
+            "self.type != 'ClusterIP' || !has(self.nodePort)",
+            "nodePort needs type NodePort or LoadBalancer",
+            ".nodePort",
+        ),
+        Rule(
+            "self.type != 'ClusterIP' || !has(self.externalTrafficPolicy)",
+            "externalTrafficPolicy needs type NodePort or LoadBalancer",
+            ".externalTrafficPolicy",
+        ),
+        Rule(
+            "self.type == 'LoadBalancer' || !has(self.loadBalancerClass)",
+            "loadBalancerClass needs type LoadBalancer",
+            ".loadBalancerClass",
+        ),
+    ),
+    "ProxyProtocol": (
+        Rule(
+            "self.version == 'Off' || (has(self.trustedCidrs) && size(self.trustedCidrs) > 0)",
+            "trustedCidrs is required: name the load balancer's addresses, else everybody could "
+            "claim any source",
+            ".trustedCidrs",
+        ),
+    ),
+}
+"""By name of the model that the rule is of."""

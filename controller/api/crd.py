@@ -140,17 +140,22 @@ class _Inliner:
             result.pop("default", None)
         if "description" in result:
             result["description"] = _one_line(result["description"])
-        for key in ("items", "additionalProperties"):
-            if isinstance(result.get(key), dict):
-                result[key] = self.convert(result[key], in_list=True)
-        if "properties" in result:
-            result["properties"] = {
-                key: self.convert(value, in_list=in_list)
-                for key, value in result["properties"].items()
-            }
         if name in RULES:
             result["x-kubernetes-validations"] = _validations(RULES[name])
-        return result
+        return result | self._members(result, in_list=in_list)
+
+    def _members(self, schema: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
+        members: dict[str, Any] = {
+            key: self.convert(schema[key], in_list=True)
+            for key in ("items", "additionalProperties")
+            if isinstance(schema.get(key), dict)
+        }
+        if "properties" in schema:
+            members["properties"] = {
+                key: self.convert(value, in_list=in_list)
+                for key, value in schema["properties"].items()
+            }
+        return members
 
     def _inlined(self, schema: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
         name = schema["$ref"].rsplit("/", 1)[-1]

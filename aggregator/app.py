@@ -208,6 +208,7 @@ class Aggregator:
             store=store,
             signer=signer,
             heads=self._watch,
+            require=self.group.leadership.require,
             terms=outside.terms(settings),
             clock=clock,
         )
@@ -286,7 +287,7 @@ class Aggregator:
                     server.serving(self._settings.telemetry.address, shown)
                 )
             if self.group.elected is not None:
-                self._pace()
+                self._pace(leads=False)
             await self._ingress.start()
             host, port = self._ingress.address
             logger.info("taking signatures", extra={"address": f"{host}:{port}"})
@@ -329,19 +330,20 @@ class Aggregator:
         }
 
     async def _lead(self, term: Term, holder: str) -> NoReturn:
-        self._role.term, self._role.holder, self._role.leads = term, holder, True
-        self._pace()
+        self._pace(leads=True)
         self._watch.want_rescan()
         try:
-            await self._submitter.run(term, holder)
+            await self._submitter.run(term, holder, self._begun)
         finally:
             self._role.leads = False
-            self._pace()
+            self._pace(leads=False)
 
-    def _pace(self) -> None:
+    def _begun(self, term: Term, holder: str) -> None:
+        self._role.term, self._role.holder, self._role.leads = term, holder, True
+
+    def _pace(self, *, leads: bool) -> None:
         configured = self._settings.chain.poll_interval
-        interval = self.group.poll_interval(configured, leads=self._role.leads)
-        self._watch.set_poll_interval(interval)
+        self._watch.set_poll_interval(self.group.poll_interval(configured, leads=leads))
 
     async def _look_for_operators(self) -> NoReturn:
         """Look up operators whose calls are held, until cancelled."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from aligned.errors import AlignedError
+from aligned.errors import AlignedError, ChainUnavailable, StoreUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from aligned.model import BatchId, BlockRef
@@ -140,6 +140,18 @@ def delay(reason: Reason, attempts: int, luck: float) -> float:
     cap = _SHORT_CAP_SECONDS if reason in _SHORT else CAP_SECONDS
     whole: float = min(FIRST_SECONDS * 2.0 ** min(attempts - 1, 16), cap)
     return whole * (1 - _JITTER * luck)
+
+
+def outage(away: Unavailable) -> CannotSend:
+    """Return what it means for an answer that something outside is away."""
+    match away:
+        case ChainUnavailable():
+            reason = Reason.CHAIN_AWAY
+        case StoreUnavailable():
+            reason = Reason.STORE_AWAY
+        case _:
+            reason = Reason.SIGNER_AWAY
+    return CannotSend(reason, str(away))
 
 
 def park(

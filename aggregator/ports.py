@@ -6,8 +6,10 @@ Every implementation of a port, fakes included, passes the same suite in ``tests
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from aligned.errors import Deposed, StateDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +172,8 @@ class Store(Protocol):
 
         Raises:
             Deposed: (``term``, ``holder``) is not the fence. Nothing was written.
-            StateDamaged: The key holds other bytes. Nothing was written.
+            StateDamaged: The key holds other bytes. Nothing was written. ``RowTaken`` where a
+                successor of the term finds the other row.
             StoreUnavailable: Not confirmed in time.
         """
 
@@ -184,6 +187,35 @@ class Store(Protocol):
         """Drop all signatures of ``batches``: their answers are final, or they expired."""
 
 
+class RowTaken(StateDamaged):
+    """An outbox key holds another transaction. Nothing was written, and what is there counts."""
+
+
+class End(StrEnum):
+    """How the work of a term ends."""
+
+    LOST = "lost"
+    """Another replica leads."""
+    SUSPENDED = "suspended"
+    """Nobody confirms the term; it is kept, and its work may go on later."""
+    UNFIT = "unfit"
+    """This replica gave it up: it could not do the work."""
+    ASKED = "asked"
+    """A person, or the end of the process, wanted it."""
+
+
+class TermOver(Deposed):
+    """The work of a term must stop now.
+
+    Attributes:
+        end: How it ends.
+    """
+
+    def __init__(self, end: End, why: str) -> None:
+        super().__init__(why)
+        self.end = end
+
+
 class Leadership(Protocol):
     """Who leads. A term is acquired, kept for as long as it lasts, and released."""
 
@@ -191,7 +223,18 @@ class Leadership(Protocol):
         """Wait until this replica leads; return term and holder (a name unique to this start)."""
 
     async def keep(self, term: Term) -> None:
-        """Return (or raise ``Deposed``) when ``term`` is over; never before."""
+        """Return when ``term`` is over; never before.
+
+        Raises:
+            TermOver: The same, and it says how.
+        """
+
+    def require(self, term: Term) -> None:
+        """Make sure that ``term`` may have effects right now; asked before each one.
+
+        Raises:
+            Deposed: It may not.
+        """
 
     async def release(self, term: Term) -> None:
         """Give ``term`` up so that another replica can lead at once; the work has stopped."""

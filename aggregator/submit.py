@@ -23,7 +23,7 @@ from aggregator.parking import ADVICE, ALARMING, QUIET, CannotSend, Parked, Reas
 from aggregator.prove import BadAggregate
 from aggregator.together import together
 from aligned.chain import calldata
-from aligned.errors import ChainUnavailable, StoreUnavailable, Unavailable
+from aligned.errors import StoreUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -207,10 +207,17 @@ class Submitter:
 
     # One term.
 
-    async def run(self, term: Term, holder: str) -> NoReturn:
+    async def run(
+        self, term: Term, holder: str, begun: Callable[[Term, str], None] = lambda *_: None
+    ) -> NoReturn:
         """Answer batches until cancelled.
 
         Cancelling at any point leaves nothing that a successor does not find in the outbox.
+
+        Args:
+            term: The term.
+            holder: Who has it.
+            begun: Called once, when the term is claimed and answers may be sent.
 
         Raises:
             ExceptionGroup: With ``Deposed``, when the term is over.
@@ -219,6 +226,7 @@ class Submitter:
         self._clear()
         self._dirty = dict.fromkeys(state.batch_id for state in self._batches)
         self._transactor.begin(term, holder, rows, self)
+        begun(term, holder)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._transactor.run(), name="transactor")
             await self._serve(group, term, holder)
@@ -338,7 +346,7 @@ class Submitter:
         except CannotSend as problem:
             self._park(batch, problem)
         except Unavailable as away:
-            self._park(batch, CannotSend(_away(away), str(away)))
+            self._park(batch, parking.outage(away))
         finally:
             self._busy.discard(batch.batch_id)
             self._changed(batch.batch_id)
@@ -377,16 +385,6 @@ class Submitter:
 
 def _age(state: BatchState) -> int:
     return 0 if state.batch is None else state.batch.created.number
-
-
-def _away(away: Unavailable) -> Reason:
-    match away:
-        case ChainUnavailable():
-            return Reason.CHAIN_AWAY
-        case StoreUnavailable():
-            return Reason.STORE_AWAY
-        case _:
-            return Reason.SIGNER_AWAY
 
 
 def _tell_parked(parked: Parked) -> None:

@@ -51,8 +51,10 @@ class Role:
     """What this replica is now."""
 
     term: Term | None = None
+    """The last that this replica led in."""
     holder: str = ""
     leads: bool = False
+    """Its claim is confirmed, and it has everything its peers had: it answers."""
     stopping: bool = False
 
 

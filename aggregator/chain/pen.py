@@ -20,7 +20,7 @@ from aligned.chain.reverts import SendRefusal, send_refusal
 from aligned.model import Wei
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aggregator.chain.fees import Offer
     from aggregator.chain.nonces import Slot, Target
@@ -77,6 +77,7 @@ class Pen:
         rows: The account's outbox.
         store: Records rows.
         rpc: Broadcasts.
+        require: Raises ``Deposed`` unless the term may have effects right now.
         clock: Seconds.
         counters: To count in.
     """
@@ -89,6 +90,7 @@ class Pen:
         rows: Sequence[OutboxRow],
         store: Store,
         rpc: Rpc,
+        require: Callable[[Term], None],
         clock: Clock,
         counters: Counters,
     ) -> None:
@@ -98,6 +100,7 @@ class Pen:
         self._fence = fence
         self._store = store
         self._rpc = rpc
+        self._require = require
         self._clock = clock
         self._counters = counters
         self._unconfirmed: OutboxRow | None = None
@@ -195,10 +198,15 @@ class Pen:
         """Send a recorded row to all endpoints; nothing, if a later attempt replaced it.
 
         What they say changes nothing but what is done next: the row is seen through.
+
+        Raises:
+            Deposed: The term is over, or was not confirmed lately: whoever leads sends the row.
         """
         slot = self.ledger.get(row.nonce)
         if slot is None or row is not slot.last:
             return
+        # The record said that the term is ours, but this process may have been paused since.
+        self._require(self._fence.term)
         slot.idle = 0
         answers = await self._rpc.broadcast(row.raw)
         if row is slot.last:

@@ -20,7 +20,7 @@ from aligned.chain.rpc import RpcError
 from aligned.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aggregator.chain.facts import HeadSource, Node
     from aggregator.chain.nonces import Facts, Slot
@@ -70,6 +70,7 @@ class Transactor:
         store: Records rows.
         signer: Signs; None only observes: answers are simulated and not sent.
         heads: Tells when to look.
+        require: See ``Leadership.require``; asked before each broadcast.
         terms: Chain, contract and rules.
         clock: Seconds.
     """
@@ -82,6 +83,7 @@ class Transactor:
         store: Store,
         signer: Signer | None,
         heads: HeadSource,
+        require: Callable[[Term], None],
         terms: Terms,
         clock: Clock,
     ) -> None:
@@ -90,6 +92,7 @@ class Transactor:
         self._store = store
         self._signer = signer
         self._heads = heads
+        self._require = require
         self._terms = terms
         self._clock = clock
         self._term: TermState | None = None
@@ -308,6 +311,7 @@ class Transactor:
             rows=rows,
             store=self._store,
             rpc=self._rpc,
+            require=self._require,
             clock=self._clock,
             counters=self.counters,
         )

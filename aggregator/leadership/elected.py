@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from aggregator.leadership.election import DRAIN_SECONDS, Fence, Vitals, unfit
 from aggregator.leadership.elector import Elector, Standing, boottime
+from aggregator.ports import End, TermOver
 from aligned.errors import Deposed, StoreUnavailable
 from aligned.model import Term
 
@@ -161,17 +162,15 @@ class ElectedLeadership:
         standing = await self._standing(lambda one: one.term != term or not one.active)
         if standing.term == term and not standing.ending:
             self._paused = term  # suspended: the work stops, but the lock is not given up
-        raise Deposed(standing.why or f"term {term} is over")
+        raise TermOver(standing.end or End.LOST, standing.why or f"term {term} is over")
 
     def require(self, term: Term) -> None:
-        """Make sure that ``term`` may have effects right now; to be asked before each.
-
-        Raises:
-            Deposed: It may not.
-        """
         standing, elector = self.standing, self._elector
-        if standing.term != term or elector is None or self._clock() >= elector.good_until:
-            raise Deposed(standing.why or f"term {term} is not sure to be ours")
+        if standing.term == term and elector is not None and self._clock() < elector.good_until:
+            return
+        if self._is_unsure(term):
+            raise TermOver(End.SUSPENDED, f"term {term} was not confirmed in time")
+        raise TermOver(standing.end or End.LOST, standing.why or f"term {term} is over")
 
     async def release(self, term: Term) -> None:
         self._idle.set()

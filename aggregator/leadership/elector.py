@@ -29,6 +29,7 @@ from aggregator.leadership.election import (
     Wait,
 )
 from aggregator.leadership.lock import Held, LockAway, LockTaken
+from aggregator.ports import End
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,8 @@ class Standing:
     """Its work is asked to stop, and the lock is given up then."""
     why: str = ""
     """What ended or suspended it last."""
+    end: End | None = None
+    """How that was."""
     leader: str = ""
     """Holder in the lock as last seen; empty: nobody."""
 
@@ -177,12 +180,8 @@ class Elector:
         match step:
             case Suspend(why):
                 self._view = replace(self._view, suspended=self._clock())
-                logger.warning(
-                    "leader's work is suspended; it goes on when the store confirms the term "
-                    "again. Check the API server and the store",
-                    extra=told,
-                )
-                self._show(why)
+                logger.info("leader's work is suspended", extra=told)
+                self._show(why, End.SUSPENDED)
             case Resume():
                 self._view = replace(self._view, suspended=None)
                 logger.info("leader's work goes on", extra=told)
@@ -190,9 +189,9 @@ class Elector:
             case Drain(why):
                 self._view = replace(self._view, ending=self._clock())
                 logger.info("leader's work is asked to end", extra=told)
-                self._show(why)
+                self._show(why, End.ASKED)
             case Lose(why):
-                self._end(why)
+                self._end(why, End.LOST)
 
     async def _wait(self, until: float) -> None:
         seconds = max(until - self._clock(), 0.0)
@@ -267,7 +266,7 @@ class Elector:
 
     async def _release(self, why: str, *, rest: bool = False) -> None:
         term = self._view.term
-        self._end(why)
+        self._end(why, End.UNFIT if rest else End.ASKED)
         if rest:
             self._view = replace(self._view, rest_until=self._clock() + self._profile.lease)
         for _ in range(2):  # again if a person edited it meanwhile
@@ -343,19 +342,19 @@ class Elector:
             self._held = held
             self._view = replace(self._view, record=held.record, changed=self._clock())
             if held.record.holder != self.standing.leader:
-                self._show(self.standing.why)
+                self._show(self.standing.why, self.standing.end)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, end: End) -> None:
         logger.info("the term is over", extra={"term": self._view.term, "reason": why})
         self._view = replace(self._view, term=None, suspended=None, ending=None, drained=False)
-        self._show(why)
+        self._show(why, end)
 
-    def _show(self, why: str) -> None:
+    def _show(self, why: str, end: End | None = None) -> None:
         view = self._view
         self.good_until = election.good_until(view)
         active = view.term is not None and view.suspended is None and view.ending is None
         leader = view.record.holder if view.record is not None else ""
-        standing = Standing(view.term, active, view.ending is not None, why, leader)
+        standing = Standing(view.term, active, view.ending is not None, why, end, leader)
         if standing != self.standing:
             self.standing = standing
             self._publish(standing)

@@ -119,7 +119,10 @@ class KubernetesLock:
                     text = (await response.text())[:200]
                     msg = f"the API server answered {response.status}: {text}"
                     raise LockAway(msg)
-                yield response
+                try:
+                    yield response
+                finally:
+                    _abandon(response)
         except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
             msg = f"the API server cannot be used: {error!r}"
             raise LockAway(msg) from error
@@ -133,3 +136,13 @@ class KubernetesLock:
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def _abandon(response: aiohttp.ClientResponse) -> None:
+    """Close the connection of an answer that was not read to its end, e.g. a watch, at once.
+
+    In good order it would wait for the server, and outlive the elector's loop.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
+from aligned.errors import Deposed
 from aligned.model import Term
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class SingleLeadership:
 
     async def keep(self, term: Term) -> None:
         await asyncio.Event().wait()
+
+    def require(self, term: Term) -> None:
+        if term != self._acquired:
+            msg = f"term {term} is over: term {self._acquired} began"
+            raise Deposed(msg)
 
     async def release(self, term: Term) -> None:
         """Do nothing: nobody waits for it."""

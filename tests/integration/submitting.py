@@ -31,7 +31,7 @@ from devnet.network import AGGREGATOR_KEY, Network
 from tests.fakes.signer import LocalSigner
 from tests.fakes.store import MemoryStore
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -168,6 +168,7 @@ async def replica(
             store=store,
             signer=options.signer,
             heads=watch,
+            require=lambda _: None,
             terms=Terms(
                 chain_id=network.deployment.chain_id,
                 contract=contracts.service_manager,

@@ -40,6 +40,8 @@ class World:
         self.transactor = FakeTransactor()
         self.clock = ManualClock()
         self.heard = Heard()
+        self.begun: list[tuple[Term, str, tuple[Term, str]]] = []
+        """Terms that were told to have begun, with the fence as it was."""
         self.submitter = Submitter(
             batches=self.batches,
             prover=self.prover,
@@ -54,10 +56,13 @@ class World:
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            term = group.create_task(self.submitter.run(Term(1), "me"))
+            term = group.create_task(self.submitter.run(Term(1), "me", self._begun))
             await settle()
             yield
             term.cancel()
+
+    def _begun(self, term: Term, holder: str) -> None:
+        self.begun.append((term, holder, self.store.fence))
 
     async def open(self, one: Batch, *signers: int) -> None:
         """Show a batch with four members of equal stake, and hold these signatures."""
@@ -420,6 +425,18 @@ async def test_a_claim_that_is_not_confirmed_is_told_once(
         await settle()
     warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert [one.msg.split(":")[0] for one in warnings] == ["the term cannot begin"]
+
+
+async def test_a_term_has_begun_when_it_is_claimed_and_not_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.submit._CLAIM_RETRY_SECONDS", 0.0)
+    world.store.fail = True
+    async with world.leading():
+        assert world.begun == []
+        world.store.fail = False
+        await settle()
+        assert world.begun == [(Term(1), "me", (Term(1), "me"))]
 
 
 async def test_a_refused_claim_begins_no_term(world: World) -> None:

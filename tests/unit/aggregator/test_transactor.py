@@ -64,10 +64,17 @@ class World:
         self.desk = Desk()
         self.policy = Policy()
         self.max_in_flight = 4
+        self.over: set[Term] = set()
+        """Terms that must have no effects any more."""
         for one in (ONE, TWO, THREE):
             self.chain.post(one)
         self.chain.on_broadcast = self._must_be_recorded
         self.transactor = self.build()
+
+    def _require(self, term: Term) -> None:
+        if term in self.over:
+            msg = f"term {term} is not confirmed"
+            raise Deposed(msg)
 
     def _must_be_recorded(self, raw: bytes) -> None:
         assert raw in {known.raw for known in self.store.rows.values()}
@@ -79,6 +86,7 @@ class World:
             store=self.store,
             signer=self.signer,
             heads=self.chain,
+            require=self._require,
             terms=Terms(
                 chain_id=CHAIN_ID,
                 contract=CONTRACT,
@@ -294,6 +302,26 @@ async def test_a_term_that_is_over_sends_nothing(world: World) -> None:
     world.store.fence = (Term(2), "another")
     with pytest.raises(Deposed):
         await world.answer(ONE)
+    assert not world.chain.broadcasts
+
+
+async def test_a_leader_deposed_between_recording_and_broadcasting_sends_nothing(
+    world: World,
+) -> None:
+    await world.begin()
+    record = world.store.record
+
+    async def record_and_be_paused(term: Term, holder: str, row: OutboxRow) -> None:
+        await record(term, holder, row)
+        world.over.add(term)  # a successor leads by the time this one wakes
+
+    world.store.record = record_and_be_paused  # type: ignore[method-assign] # what this is about
+    with pytest.raises(Deposed):
+        await world.answer(ONE)
+    assert world.nonces == [(5, 0, ONE.batch_id)]
+    assert not world.chain.broadcasts
+    with pytest.raises(Deposed):
+        await world.heads(REPEAT + 1)
     assert not world.chain.broadcasts
 
 

@@ -30,3 +30,11 @@ class Known:
     """The set's ``kubectl rollout restart`` annotation, carried on."""
     term: int = 0
     """Highest ever seen; a Lease that is made again begins there."""
+
+    def image(self, asked: str | None) -> str:
+        """Return the aggregator's image: what is asked for, else what runs, else the release's."""
+        return asked or self.running_image or self.release.image
+
+    def redis_image(self, asked: str | None) -> str:
+        """Return the image of a managed Redis by the same rule."""
+        return asked or self.running_redis_image or self.release.redis_image

@@ -62,6 +62,7 @@ class Replicas:
         sentinels: Sequence[tuple[str, int]],
         count: int = 3,
         overrides: Mapping[str, Mapping[str, object]] | None = None,
+        each: Sequence[Mapping[str, Mapping[str, object]]] = (),
     ) -> None:
         """Write the files.
 
@@ -71,9 +72,11 @@ class Replicas:
             sentinels: Host and port of each.
             count: How many.
             overrides: Section -> key -> value, for all of them.
+            each: The same for one after the other, over those for all.
         """
         self.all = [
-            _replica(network, folder, index, sentinels, overrides or {}) for index in range(count)
+            _replica(network, folder, index, sentinels, (overrides or {}, *each[index : index + 1]))
+            for index in range(count)
         ]
         self.balancer = Balancer([replica.address for replica in self.all])
         self._stack = AsyncExitStack()
@@ -143,7 +146,7 @@ def _replica(
     folder: Path,
     index: int,
     sentinels: Sequence[tuple[str, int]],
-    overrides: Mapping[str, Mapping[str, object]],
+    several: Sequence[Mapping[str, Mapping[str, object]]],
 ) -> Replica:
     name = f"replica-{index}"
     port, telemetry = free_port(), f"127.0.0.1:{free_port()}"
@@ -154,8 +157,9 @@ def _replica(
         },
         "election": {"profile": "fast"},
     }
-    for section, values in overrides.items():
-        sections[section] = {**sections.get(section, {}), **values}
+    for overrides in several:
+        for section, values in overrides.items():
+            sections[section] = {**sections.get(section, {}), **values}
     sections["election"]["replica"] = name
     written = files.write(
         folder / name,

@@ -193,7 +193,8 @@ class Listen(Section):
     """Where operators connect."""
 
     address: ListenAddress = "0.0.0.0:8090"
-    """host:port; an IPv6 host in brackets, and then the whole in quotes."""
+    """host:port; an IPv6 host in brackets, and then the whole in quotes. ``"[::]:8090"`` is every
+    address of the machine, IPv4 included; ``0.0.0.0`` those of IPv4."""
     max_connections: int = Field(default=1024, ge=1)
     """At the limit the connection that was idle for longest makes room."""
     max_calls_per_connection: int = Field(default=64, ge=1)
@@ -256,7 +257,8 @@ class Telemetry(Section):
     """What the daemon shows."""
 
     address: ListenAddress | None = "0.0.0.0:9091"
-    """host:port of /healthz, /readyz, /metrics and /status; null: none of them."""
+    """host:port of /healthz, /readyz, /metrics and /status, as in ``listen.address``; null: none
+    of them."""
     upstream_url: PlainUrl | None = None
     """Base URL of Aligned's telemetry service, e.g. http://localhost:4001. Absent: not told."""
     log_format: LogFormat = LogFormat.JSON

@@ -31,7 +31,7 @@ _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]*)):(\d{1,5})")
 
 
 def parse_address(address: str) -> tuple[str | None, int]:
-    """Return host and port of ``host:port``; no host means every interface.
+    """Return host and port of ``host:port``; no host, or ``[::]``, means every address there is.
 
     Raises:
         BadConfiguration: It is something else.
@@ -40,7 +40,8 @@ def parse_address(address: str) -> tuple[str | None, int]:
     if match is None or int(match[3]) >= 1 << 16:
         problem = f"listen.address: {address!r} is not host:port, with an IPv6 host in brackets"
         raise BadConfiguration((problem,))
-    return match[1] or match[2] or None, int(match[3])
+    host = match[1] or match[2]
+    return (None if host in {"", "::"} else host), int(match[3])
 
 
 class Ingress:

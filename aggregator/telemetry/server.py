@@ -94,7 +94,7 @@ async def serving(address: str, shown: Shown) -> AsyncIterator[str]:
 async def _bind(runner: web.AppRunner, address: str) -> str:
     host, port = split_address(address)
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, None if host == "::" else host, port).start()
     except OSError as error:
         what = (
             "is taken by another process"

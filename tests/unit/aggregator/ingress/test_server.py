@@ -258,6 +258,18 @@ async def test_an_address_in_use_is_a_problem_of_the_configuration() -> None:
             await Ingress(Listen(address=f"{host}:{number}"), Inbox()).start()
 
 
+async def test_the_address_of_all_addresses_takes_ipv4_as_well() -> None:
+    async with port(Listen(address="[::]:0", drain_timeout=0)) as opened:
+        server = opened.ingress._server
+        assert server is not None
+        ipv4 = next(each for each in server.sockets if each.family is socket.AF_INET)
+        reader, writer = await asyncio.open_connection("127.0.0.1", ipv4.getsockname()[1])
+        client = await Operator(reader, writer).dial()
+        client.call()
+        await opened.taken(1)
+        writer.close()
+
+
 @pytest.mark.parametrize(
     ("address", "parsed"),
     [
@@ -265,6 +277,7 @@ async def test_an_address_in_use_is_a_problem_of_the_configuration() -> None:
         ("[::1]:0", ("::1", 0)),
         ("localhost:8090", ("localhost", 8090)),
         (":8090", (None, 8090)),
+        ("[::]:8090", (None, 8090)),
     ],
 )
 def test_addresses_are_host_and_port(address: str, parsed: tuple[str | None, int]) -> None:

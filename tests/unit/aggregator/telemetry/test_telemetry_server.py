@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,18 @@ async def test_probes_tell_each_check_and_all_together(
     async with session.get(f"http://{address}/readyz") as reply:
         assert reply.status == 503
         assert await reply.json() == {"ok": False, "checks": {"journal": False, "ingress": True}}
+
+
+async def test_the_address_of_all_addresses_answers_over_ipv4_as_well(
+    knobs: Knobs, session: aiohttp.ClientSession
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    async with (
+        serving(f"[::]:{number}", knobs.shown),
+        session.get(f"http://127.0.0.1:{number}/healthz") as reply,
+    ):
+        assert reply.status == 200
 
 
 async def test_metrics_come_in_the_text_format(

@@ -73,6 +73,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 lock: $(VENV)/.python  ## renew the requirement locks
 	@$(LOCK) pyproject.toml --extra controller -o requirements/run.txt
 	@$(LOCK) pyproject.toml --extra controller --group lint --group test --group build --group lock -o requirements/dev.txt
+	@$(LOCK) --group build -o requirements/build.txt
 	@$(LOCK) requirements/node.in -o requirements/node.txt
 
 docs: $(VENV)/.project  ## renew the CRD and generated pages

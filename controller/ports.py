@@ -125,7 +125,7 @@ class Cluster(Protocol):
     async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
         """Evict the pod with that uid; False: a disruption budget forbids it now.
 
-        One that is gone counts as evicted.
+        One that is gone counts as evicted, also where another one has its name.
         """
 
     async def record(self, event: Manifest) -> None:

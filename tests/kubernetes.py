@@ -1,0 +1,120 @@
+"""A real API server to test against: whichever ``KUBECONFIG`` names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import pytest
+
+from controller import names
+from controller.api.crd import crd
+from controller.kubeconfig import ApiServer
+from controller.ports import Kind, Manifest
+from tests.waiting import until
+
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def kubeconfig() -> Path:
+    """The file, or a skipped test."""
+    path = os.environ.get("KUBECONFIG")  # noqa: TID251 - chooses whether these tests run
+    if not path or not Path(path).is_file():
+        pytest.skip("KUBECONFIG names no file: set it to that of a cluster to test against")
+    return Path(path)
+
+
+class Admin:
+    """An administrator who speaks HTTP; nothing of the product is between."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self.server = server
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        context = self.server.ssl_context()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=True if context is None else context)
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def try_call(
+        self, method: str, path: str, body: object = None, content: str = "application/json"
+    ) -> tuple[int, Any]:
+        """Status and answer."""
+        assert self._session is not None
+        token = self.server.token()
+        headers = {"Content-Type": content}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        async with self._session.request(
+            method, self.server.url + path, json=body, headers=headers
+        ) as response:
+            if response.content_type != "application/json":
+                return response.status, {"message": await response.text()}
+            return response.status, await response.json()
+
+    async def call(
+        self, method: str, path: str, body: object = None, content: str = "application/json"
+    ) -> Any:
+        """The answer, which must be a good one."""
+        status, answer = await self.try_call(method, path, body, content)
+        assert status < 300, (method, path, answer)
+        return answer
+
+    async def merge(self, path: str, body: object) -> Any:
+        return await self.call("PATCH", path, body, "application/merge-patch+json")
+
+    async def apply_crd(self) -> None:
+        """Install the definition, and wait until it is served."""
+        definition = crd()
+        path = f"{DEFINITIONS}/{definition['metadata']['name']}"
+        query = "?fieldManager=tests&force=true"
+        await self.call("PATCH", path + query, definition, "application/apply-patch+yaml")
+        await until(lambda: self._is_served(path), "the definition is served")
+
+    async def _is_served(self, path: str) -> bool:
+        conditions = (await self.call("GET", path))["status"]["conditions"]
+        listing, _ = await self.try_call("GET", f"/apis/{names.API_VERSION}/{names.PLURAL}")
+        established = {"type": "Established", "status": "True"}
+        return listing == 200 and any(established.items() <= one.items() for one in conditions)
+
+    @asynccontextmanager
+    async def namespace(self, prefix: str = "controller") -> AsyncIterator[str]:
+        """One of our own, deleted again."""
+        name = f"{prefix}-{secrets.token_hex(4)}"
+        await self.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        try:
+            yield name
+        finally:
+            await self.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+def path_of(kind: Kind, namespace: str, name: str = "", subresource: str = "") -> str:
+    root = "/apis" if "/" in kind.api_version else "/api"
+    parts = [root, kind.api_version, "namespaces", namespace, kind.plural, name, subresource]
+    return "/".join(part for part in parts if part)
+
+
+def an_aggregator(namespace: str, name: str = "demo", **spec: object) -> Manifest:
+    """The least that the API server takes, changed by ``spec``."""
+    least: Mapping[str, object] = {
+        "network": {"preset": "Mainnet"},
+        "chain": {"endpoints": [{"name": "main", "url": "https://ethereum.example.org"}]},
+        "submission": {"mode": "Observe"},
+    }
+    return {
+        "apiVersion": "aligned-aggregator.io/v1alpha1",
+        "kind": "AlignedAggregator",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {**least, **spec},
+    }

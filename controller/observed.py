@@ -9,6 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing to tell a person."""
+
+    reason: str
+    """CamelCase and stable, for programs."""
+    message: str
+    """What is so, and what to do. Nothing in it moves while nothing changes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodView:
     """One pod of ours."""
@@ -31,6 +41,8 @@ class PodView:
     trouble: str = ""
     """Why a container does not run, e.g. ``ImagePullBackOff``; empty: nothing is known."""
     trouble_message: str = ""
+    seconds: float = 0.0
+    """For which it has been ready, or has not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +58,22 @@ class SetView:
     """Of its template's main container."""
     restarted_at: str | None = None
     pods: tuple[PodView, ...] = ()
-    """By ordinal."""
+    """By ordinal; also those beyond ``replicas`` that are about to go."""
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Ordinals without a pod."""
+        return tuple(sorted(set(range(self.replicas)) - {pod.ordinal for pod in self.pods}))
+
+    @property
+    def outdated(self) -> tuple[PodView, ...]:
+        """Pods that were made from other settings."""
+        return tuple(pod for pod in self.pods if pod.settings_hash != self.settings_hash)
+
+    @property
+    def serving(self) -> tuple[PodView, ...]:
+        """Pods that are ready and not about to go."""
+        return tuple(pod for pod in self.pods if pod.ready and not pod.terminating)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +93,8 @@ class LeaseView:
     """That a silent holder is waited for."""
     handover_to: str = ""
     """Pod that was asked to take over; empty: no handover is under way."""
+    fenced: frozenset[str] = frozenset()
+    """Pods that shall not lead."""
     resource_version: str = ""
 
 
@@ -77,6 +106,19 @@ class ReplicaView:
     """Its ``/status``; None: it did not answer."""
     why: str = ""
     """Why it did not."""
+
+    def find(self, *path: str) -> Any:
+        """Return what it says at a path of keys; None: nothing."""
+        at: Any = self.said
+        for key in path:
+            at = at.get(key) if isinstance(at, dict) else None
+        return at
+
+    @property
+    def in_sync(self) -> bool | None:
+        """Whether it holds everything that the shared store holds; None: it does not say."""
+        found = self.find("replicas", "store", "in_sync")
+        return found if isinstance(found, bool) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ class Known:
     them neither the Redis set nor an aggregator that needs it is rendered."""
     restarted_at: str | None = None
     """The set's ``kubectl rollout restart`` annotation, carried on."""
+    redis_restarted_at: str | None = None
+    """The same of the Redis set."""
     term: int = 0
     """Highest ever seen; a Lease that is made again begins there."""
 

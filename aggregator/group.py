@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, NoReturn
 
+from aggregator import sweep
 from aggregator.chain.signer import SignerUnavailable
 from aggregator.leadership.elected import ElectedLeadership, Health
 from aggregator.leadership.election import PROFILES, Candidate
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from aggregator import start
-    from aggregator.batches import Batches
+    from aggregator.batches import Batches, BatchState
     from aggregator.chain.facts import Node
     from aggregator.chain.signer import Signer
     from aggregator.leadership.lock import Lock
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from aggregator.settings import Settings
     from aggregator.store.discovery import Discovery
     from aggregator.watch import Watch
+    from aligned import model
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +189,14 @@ def assemble(around: Surroundings) -> Group:
             leadership=SingleLeadership(lambda: journal.fence.term),
         )
     boot = f"{name}.{secrets.token_hex(4)}"
-    held = Held(around.batches, journal, around.state.loaded.outbox, lambda: around.watch.height)
+    loaded = around.state.loaded
+    held = Held(
+        around.batches,
+        journal,
+        Past(around.watch, around.node),
+        rows=loaded.outbox,
+        remembered={entry.batch_id for some in loaded.entries.values() for entry in some},
+    )
     redis = _redis_store(around, around.settings.redis, boot, held)
     sharing = Sharing(redis, held)
     chronicle = Chronicle()
@@ -279,6 +288,28 @@ def discovery(settings: Redis) -> Discovery:
         access=access,
         database=settings.database,
     )
+
+
+class Past:
+    """What the chain says of things that a replica remembers; see ``replica.Chain``."""
+
+    def __init__(self, watch: Watch, node: Node) -> None:
+        self._watch = watch
+        self._node = node
+
+    @property
+    def height(self) -> int:
+        return self._watch.height
+
+    async def known(self) -> None:
+        await self._watch.complete()
+
+    def is_settled(self, state: BatchState) -> bool:
+        progress = self._watch.progress
+        return progress is not None and sweep.is_settled(state, progress)
+
+    async def used(self, account: model.Address) -> int:
+        return await self._node.used(account)
 
 
 class Fitness:

@@ -68,19 +68,24 @@ class Settled:
     orphans: tuple[BatchId, ...]
 
 
+def is_settled(state: BatchState, progress: Progress) -> bool:
+    """Tell whether a batch needs no more attention. Pure."""
+    if state.answered is not None:
+        return state.answered.number <= progress.finalized
+    if state.batch is not None:
+        return state.batch.created.number < progress.oldest
+    since = state.orphan_since
+    return since is not None and 0 < since <= progress.height - ORPHAN_BLOCKS
+
+
 def settled(batches: Batches, progress: Progress) -> Settled:
     """Return the batches that need no more attention. Pure."""
-    final, expired, orphans = [], [], []
-    for state in batches:
-        if state.answered is not None:
-            if state.answered.number <= progress.finalized:
-                final.append(state.batch_id)
-        elif state.batch is not None:
-            if state.batch.created.number < progress.oldest:
-                expired.append(state.batch_id)
-        elif state.orphan_since and state.orphan_since + ORPHAN_BLOCKS <= progress.height:
-            orphans.append(state.batch_id)
-    return Settled(tuple(final), tuple(expired), tuple(orphans))
+    gone = [state for state in batches if is_settled(state, progress)]
+    return Settled(
+        final=tuple(one.batch_id for one in gone if one.answered),
+        expired=tuple(one.batch_id for one in gone if one.batch and not one.answered),
+        orphans=tuple(one.batch_id for one in gone if not one.batch and not one.answered),
+    )
 
 
 class Sweeper:

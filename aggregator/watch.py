@@ -104,6 +104,7 @@ class Watch:
         self._news = asyncio.Event()
         self._rescan_wanted = asyncio.Event()
         self._rescanning = asyncio.Lock()
+        self._complete = asyncio.Event()
         batches.on_change(self._changed)
 
     # What others ask.
@@ -177,12 +178,23 @@ class Watch:
                 return head
             await self._new_head.wait()
 
+    async def complete(self) -> None:
+        """Wait until the whole expiry window and the state of all that is held were read."""
+        await self._complete.wait()
+
+    @property
+    def progress(self) -> Progress | None:
+        """What is settled; None until the whole expiry window was read."""
+        if self._window.oldest is None or self._finalized is None:
+            return None
+        return Progress(self.height, self._finalized.number, self._window.oldest)
+
     async def next_progress(self) -> Progress:
         """See ``aggregator.sweep.Watched.next_progress``."""
         while True:
-            head = await self.next_head()
-            if self._window.oldest is not None and self._finalized is not None:
-                return Progress(head.number, self._finalized.number, self._window.oldest)
+            await self.next_head()
+            if (progress := self.progress) is not None:
+                return progress
 
     def set_poll_interval(self, seconds: float) -> None:
         """Look this often from now on: standbys may look at the chain less often."""
@@ -308,7 +320,10 @@ class Watch:
         if self._tip is None:
             return
         head = self._tip.header
-        await self._window.read_whole(head, await self._final(head))
+        final = await self._final(head)
+        await self._window.read_whole(head, final)
+        self._finalized = self._finalized or final
+        self._complete.set()
 
     async def attach(self) -> None:
         """Read the operator sets of open batches that lack them, and ask about orphans.

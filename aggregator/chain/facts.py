@@ -236,6 +236,24 @@ class Node:
         )
         return calldata.parse_address(to_bytes(told.known(aggregator))), pending
 
+    async def used(self, account: Address) -> int:
+        """Return how many nonces of ``account`` are used as of the final block.
+
+        0 where nobody has that state, or before a final block was seen.
+
+        Raises:
+            ChainUnavailable: No endpoint answers.
+        """
+        if (block := self._heads.finalized) is None:
+            return 0
+        try:
+            count = await self._rpc.call(
+                "eth_getTransactionCount", [_hex(account), hex(block.number)]
+            )
+        except (BlockMissing, RpcError):
+            return 0
+        return to_int(count)
+
     async def facts(self, account: Address, ledger: Ledger) -> Facts:
         """Return what ``ledger`` must know at the present head.
 

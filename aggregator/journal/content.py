@@ -26,6 +26,9 @@ STATEMENT_ROWS = 256
 """Rows that one INSERT takes; 5 variables each, SQLite allows 32,766."""
 
 
+REPLACED_ROW = "replaced transaction"
+"""Begins the names of hints with raw transactions that lost their key to another one."""
+
 ROW_SIZE = 64
 """Bytes of a row of ``signatures`` beside the pack, roughly."""
 
@@ -94,21 +97,45 @@ class Content:
             StateDamaged: The key holds another transaction.
         """
         self._demand(fence)
-        key = (row.sender, row.nonce, row.attempt)
-        old = self._connection.execute(
-            "SELECT body FROM outbox WHERE sender = ? AND nonce = ? AND attempt = ?", key
-        ).fetchone()
+        old = self._row_like(row)
         if old is None:
-            body = json.dumps(layout.encode_row(row))
-            self._connection.execute(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", (*key, body, layout.checksum(body))
-            )
-        elif layout.decode_row(layout.parse_object(old[0])).raw != row.raw:
+            self._insert_row(row)
+        elif old.raw != row.raw:
             raise StateDamaged(
                 f"outbox: nonce {row.nonce} attempt {row.attempt} of 0x{row.sender.hex()} already"
                 " holds another transaction; rows are never rewritten. Two daemons sign with this"
                 " key, or a journal was copied: stop the other one before this one starts again."
             )
+
+    def settle_row(self, row: OutboxRow) -> OutboxRow | None:
+        """Write one outbox row whatever its key holds; return the other one that it replaced.
+
+        That one's transaction stays in the file, as a hint.
+        """
+        old = self._row_like(row)
+        if old is not None and old.raw == row.raw:
+            return None
+        if old is not None:
+            name = f"{REPLACED_ROW} 0x{old.sender.hex()} {old.nonce} {old.attempt}"
+            self.save_hint(name, old.raw)
+            self.drop_rows([old], None)
+        self._insert_row(row)
+        return old
+
+    def _row_like(self, row: OutboxRow) -> OutboxRow | None:
+        """Return the row that has the key of ``row``."""
+        old = self._connection.execute(
+            "SELECT body FROM outbox WHERE sender = ? AND nonce = ? AND attempt = ?",
+            (row.sender, row.nonce, row.attempt),
+        ).fetchone()
+        return None if old is None else layout.decode_row(layout.parse_object(old[0]))
+
+    def _insert_row(self, row: OutboxRow) -> None:
+        body = json.dumps(layout.encode_row(row))
+        self._connection.execute(
+            "INSERT INTO outbox VALUES (?, ?, ?, ?, ?)",
+            (row.sender, row.nonce, row.attempt, body, layout.checksum(body)),
+        )
 
     def drop_rows(self, rows: Iterable[OutboxRow], fence: Fence | None) -> None:
         """Delete outbox rows by their keys. Raises ``Deposed`` as ``record``."""

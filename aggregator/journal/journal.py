@@ -157,6 +157,16 @@ class Journal:
         """
         await self._do(lambda tables: tables.record(row, fence))
 
+    async def settle_row(self, row: OutboxRow) -> OutboxRow | None:
+        """Write one outbox row that the shared store confirmed, whatever its key holds here.
+
+        Returns the other row that it replaced, whose transaction the file keeps as a hint.
+
+        Raises:
+            StateDamaged: The disk refused.
+        """
+        return await self._do(lambda tables: tables.settle_row(row))
+
     async def drop_rows(self, rows: Sequence[OutboxRow], *, fence: Fence | None = None) -> None:
         """Forget outbox rows. Same errors as ``record``."""
         await self._do(lambda tables: tables.drop_rows(rows, fence))

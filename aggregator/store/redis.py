@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from aggregator.journal.format import Fence
+from aggregator.ports import RowTaken
 from aggregator.store.calls import Calls
 from aggregator.store.connection import Refusal, texts
 from aggregator.store.keys import LOG_LENGTH
@@ -232,7 +233,10 @@ class RedisStore:
         await self._fenced(term, holder, "confirm")
 
     async def record(self, term: Term, holder: str, row: OutboxRow) -> None:
-        await self._fenced(term, holder, "record", pack_row_key(row_key(row)), pack_row(row))
+        try:
+            await self._fenced(term, holder, "record", pack_row_key(row_key(row)), pack_row(row))
+        except StateDamaged as damaged:
+            raise RowTaken(str(damaged)) from damaged
 
     async def drop_rows(self, term: Term, holder: str, rows: Sequence[OutboxRow]) -> None:
         keys = b"".join(pack_row_key(row_key(row)) for row in rows)

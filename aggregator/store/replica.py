@@ -2,26 +2,29 @@
 
 What peers wrote goes into memory at once and into the journal soon: it was durable before we heard
 of it, and the next start finds in Redis what the journal missed.
+
+What the chain has settled is not shared. A journal that was away may be full of it: nothing of one
+is shared before the chain was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from aggregator.store.records import row_key
-from aligned.errors import Deposed, StateDamaged
+from aligned.errors import ChainUnavailable, Deposed, StateDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from aggregator.batches import Batches
+    from aggregator.batches import Batches, BatchState
     from aggregator.journal.format import Fence
     from aggregator.journal.journal import Journal
     from aggregator.outbox import OutboxRow
     from aggregator.store.records import News, RowKey
-    from aligned.model import BatchId, Entry, OperatorId, Signature
+    from aligned.model import Address, BatchId, Entry, OperatorId, Signature
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,30 @@ MAX_WRITES = 4096
 """Writes that may wait for the journal beside lazy entries."""
 
 
+_CHAIN_RETRY_SECONDS = 1.0
+
+
+class Chain(Protocol):
+    """What the chain says of things remembered."""
+
+    @property
+    def height(self) -> int:
+        """Its newest block; 0 before the first look."""
+
+    async def known(self) -> None:
+        """Return once it has told of every batch that memory holds."""
+
+    def is_settled(self, state: BatchState) -> bool:
+        """Tell whether nobody needs the signatures of a batch any more. Memory only."""
+
+    async def used(self, account: Address) -> int:
+        """Return how many nonces of ``account`` were used for good; 0 where nobody can tell.
+
+        Raises:
+            ChainUnavailable: No endpoint answers.
+        """
+
+
 class Held:
     """Implements ``Replica``; also keeps the outbox, which the chain's machinery knows by term.
 
@@ -40,50 +67,79 @@ class Held:
         batches: The memory.
         journal: The disk.
         rows: The outbox as the journal had it.
-        height: The chain's height, for signatures whose batch is not on chain yet.
+        remembered: Batches of which the journal had signatures.
+        chain: Says what of all that is settled.
     """
 
     def __init__(
         self,
         batches: Batches,
         journal: Journal,
-        rows: Iterable[OutboxRow],
-        height: Callable[[], int],
+        chain: Chain,
+        rows: Iterable[OutboxRow] = (),
+        remembered: Iterable[BatchId] = (),
     ) -> None:
         self._batches = batches
         self._journal = journal
         self._rows: dict[RowKey, OutboxRow] = {row_key(row): row for row in rows}
-        self._height = height
+        self._chain = chain
+        self._unasked_rows = set(self._rows)
+        self._unasked = set(remembered)
+        self._asking = asyncio.Lock()
         self._forgotten: dict[BatchId, None] = {}
         self._writes: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(MAX_WRITES)
 
     # What sharing asks.
 
     def batch_ids(self) -> Sequence[BatchId]:
-        return [state.batch_id for state in self._batches if state.signatures]
+        return [one.batch_id for one in self._batches if one.signatures and self._is_shared(one)]
 
     def signatures(self, batch_id: BatchId) -> Mapping[OperatorId, Signature]:
         state = self._batches.get(batch_id)
-        return {} if state is None else dict(state.signatures)
+        return dict(state.signatures) if state is not None and self._is_shared(state) else {}
+
+    def _is_shared(self, state: BatchState) -> bool:
+        return state.batch_id not in self._unasked and not self._chain.is_settled(state)
 
     def rows(self) -> Sequence[OutboxRow]:
-        return list(self._rows.values())
+        return [row for key, row in self._rows.items() if key not in self._unasked_rows]
+
+    async def catch_up(self) -> None:
+        async with self._asking:
+            if not self._unasked and not self._unasked_rows:
+                return
+            await self._chain.known()
+            while not await self._settled(list(self._rows.values())):  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(_CHAIN_RETRY_SECONDS)
+            self._unasked.clear()
+            self._unasked_rows.clear()
+
+    async def settle(self) -> None:
+        await self._settled(self.rows())
+
+    async def _settled(self, rows: Sequence[OutboxRow]) -> bool:
+        """Forget those of ``rows`` whose nonce was used for good; tell whether that is known."""
+        for sender in {row.sender for row in rows}:
+            try:
+                used = await self._chain.used(sender)
+            except ChainUnavailable:
+                return False
+            self._drop_everywhere([r for r in rows if r.sender == sender and r.nonce < used])
+        return True
 
     def hear(self, news: News) -> None:
         self._hear_entries(news.entries)
         for row in news.rows:
             self._hear_row(row)
         if news.dropped:
-            known = [self._rows[key] for key in news.dropped if key in self._rows]
-            self.drop(known)
-            self._later(lambda: self._journal.drop_rows(known))
+            self._drop_everywhere([self._rows[key] for key in news.dropped if key in self._rows])
         if news.evicted:
             self._batches.evict(news.evicted)
             self._later(lambda: self._journal.evict(news.evicted))
 
     def _hear_entries(self, entries: Sequence[Entry]) -> None:
         wanted = [entry for entry in entries if not self._is_gone(entry.batch_id)]
-        height = self._height()
+        height = self._chain.height
         new = self._batches.keep(wanted, height=height)
         if new and not self._journal.append_lazily(new, height=height):
             self._later(lambda: self._journal.append(new, height=height))
@@ -98,18 +154,25 @@ class Held:
         known = self._rows.get(row_key(row))
         if known is None or known.hash != row.hash:
             self.add(row)
-            self._later(lambda: self._journal.record(row))
+            self._later(lambda: self.write_down(row))
+
+    def _drop_everywhere(self, rows: Sequence[OutboxRow]) -> None:
+        if rows:
+            self.drop(rows)
+            self._later(lambda: self._journal.drop_rows(rows))
 
     # What the store tells.
 
     def add(self, row: OutboxRow) -> None:
         """Keep a row that the store has confirmed."""
         self._rows[row_key(row)] = row
+        self._unasked_rows.discard(row_key(row))
 
     def drop(self, rows: Iterable[OutboxRow]) -> None:
         """Forget rows that nobody needs any more."""
         for row in rows:
             self._rows.pop(row_key(row), None)
+            self._unasked_rows.discard(row_key(row))
 
     def forget(self, batch_ids: Iterable[BatchId]) -> None:
         """Take no more signatures of these from peers, unless the chain shows them after all."""
@@ -122,6 +185,28 @@ class Held:
         self._later(lambda: self._journal.claim(fence))
 
     # The journal.
+
+    async def write_down(self, row: OutboxRow) -> None:
+        """Journal a row that the store has confirmed.
+
+        The store is fenced and its rows are write-once, so its word counts against a journal's.
+
+        Raises:
+            StateDamaged: The disk refused.
+        """
+        replaced = await self._journal.settle_row(row)
+        if replaced is not None:
+            logger.error(
+                "the journal held another transaction under the key of one that the shared store "
+                "confirmed: the store's counts, the journal keeps the other as a hint. Check "
+                "whether someone else signs with this key; if not, nothing is to do",
+                extra={
+                    "nonce": row.nonce,
+                    "attempt": row.attempt,
+                    "transaction": row.hash,
+                    "replaced": replaced.hash,
+                },
+            )
 
     def _later(self, write: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aggregator.journal.format import Fence
+from aggregator.ports import RowTaken
 from aggregator.store.records import row_key
 
 if TYPE_CHECKING:
@@ -50,9 +51,15 @@ class SharedStore:
         await self._redis.put(entries)
 
     async def claim(self, term: Term, holder: str) -> Sequence[OutboxRow]:
-        """See ``Store.claim``; also unites both sides, so that a term begins with everything."""
+        """See ``Store.claim``; also unites both sides, so that a term begins with everything.
+
+        Raises:
+            Deposed: The fence is higher, or equal with another holder.
+            StoreUnavailable: Not confirmed in time.
+        """
         claimed = await self._redis.claim(term, holder)
         await self._journal.claim(Fence(term, holder))
+        await self._held.catch_up()
         await self._sharing.unite()
         rows = {row_key(row): row for row in self._held.rows()}
         rows |= {row_key(row): row for row in claimed}
@@ -60,9 +67,20 @@ class SharedStore:
         return [rows[key] for key in sorted(rows)]
 
     async def record(self, term: Term, holder: str, row: OutboxRow) -> None:
-        await self._redis.record(term, holder, row)
-        await self._journal.record(row)
+        """See ``Store.record``; what the fenced store took is right, whatever a journal holds.
+
+        Raises:
+            Deposed: (``term``, ``holder``) is not the fence. Nothing was written.
+            RowTaken: The key holds other bytes, which this replica knows now.
+            StoreUnavailable: Not confirmed in time.
+        """
+        try:
+            await self._redis.record(term, holder, row)
+        except RowTaken:
+            await self._sharing.unite()
+            raise
         self._held.add(row)
+        await self._held.write_down(row)
 
     async def drop_rows(self, term: Term, holder: str, rows: Sequence[OutboxRow]) -> None:
         await self._redis.drop_rows(term, holder, rows)

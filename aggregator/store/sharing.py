@@ -53,7 +53,16 @@ class Replica(Protocol):
         """Return the signatures held for a batch; none if it is resolved or unknown."""
 
     def rows(self) -> Sequence[OutboxRow]:
-        """Return the outbox as known here."""
+        """Return the outbox as known here, without what ``catch_up`` has not looked at yet."""
+
+    async def settle(self) -> None:
+        """Forget rows that the chain has settled; while the chain is away, none."""
+
+    async def catch_up(self) -> None:
+        """Wait until the chain has said what of the journal is settled; the rest is shared then.
+
+        Repeats are free.
+        """
 
     def hear(self, news: News) -> None:
         """Take what a peer wrote, or what the store holds; most of it may be known."""
@@ -86,6 +95,7 @@ class Sharing:
         self._switched = asyncio.Event()
         self._away = False
         self._pushed = 0
+        self._caught_up = False
         self.progress = Progress()
 
     @property
@@ -96,7 +106,8 @@ class Sharing:
     @property
     def is_merged(self) -> bool:
         """Everything this replica holds is in the primary that was seen last."""
-        return bool(self.progress.merged) and self.progress.merged == self._lineage.now
+        merged = self.progress.merged
+        return self._caught_up and bool(merged) and merged == self._lineage.now
 
     async def run(self) -> NoReturn:
         """Share until cancelled.
@@ -109,6 +120,7 @@ class Sharing:
             loops.create_task(self._again(self._follow_switch), name="switch")
             loops.create_task(self._again(self._look), name="lineage")
             loops.create_task(self._again(self._merge_lineage), name="re-merge")
+            loops.create_task(self._catch_up(), name="catch-up")
             loops.create_task(self._again(self._listen), name="peer-tail")
             await self._again(self._unite_in_turn)
 
@@ -161,6 +173,11 @@ class Sharing:
             self.progress.restored += restored
             self.progress.merged, lineage = lineage, self._lineage.now
 
+    async def _catch_up(self) -> None:
+        await self._replica.catch_up()
+        await self._merge_until_done()
+        self._caught_up = True
+
     async def _merge_until_done(self) -> None:
         while True:
             try:
@@ -172,19 +189,20 @@ class Sharing:
                 return
 
     async def merge(self) -> None:
-        """Write everything this replica holds.
+        """Write everything this replica holds and the chain has not settled.
 
         Raises:
             StoreUnavailable: Not all of it was confirmed.
         """
-        await self._push([], self._replica.rows())  # restores the fence, as every write does
+        await self._push([])  # restores the fence, as every write does
         waiting: list[Entry] = []
         for batch_id in self._replica.batch_ids():
             waiting += _entries(batch_id, self._replica.signatures(batch_id))
             if len(waiting) >= CHUNK:
                 await self._push(waiting)
                 waiting = []
-        await self._push(waiting)
+        await self._replica.settle()
+        await self._push(waiting, self._replica.rows())
 
     async def _push(self, entries: Sequence[Entry], rows: Sequence[OutboxRow] = ()) -> None:
         for start in range(0, max(len(entries), 1), CHUNK):
@@ -257,10 +275,15 @@ class Sharing:
     async def _unite_rows(self) -> None:
         stored = {row_key(row): row for row in await self._store.rows()}
         held = {row_key(row): row for row in self._replica.rows()}
-        missing_here = [row for key, row in stored.items() if key not in held]
-        missing_there = [row for key, row in held.items() if key not in stored]
+        missing_here = [
+            row for key, row in stored.items() if key not in held or held[key].hash != row.hash
+        ]
         if missing_here:
             self._replica.hear(News(rows=tuple(missing_here)))
+        if held.keys() <= stored.keys():
+            return
+        await self._replica.settle()  # a leader drops rows that peers who are away still have
+        missing_there = [row for row in self._replica.rows() if row_key(row) not in stored]
         if missing_there:
             await self._push([], missing_there)
 

@@ -12,6 +12,7 @@ import redis as server
 
 from aggregator.batches import Batches
 from aggregator.journal.journal import Journal
+from aggregator.ports import RowTaken
 from aggregator.store.keys import Keys
 from aggregator.store.redis import RedisStore
 from aggregator.store.replica import Held
@@ -21,7 +22,7 @@ from aligned.model import BatchId, Entry, OperatorId, Signature
 from devnet.sentinel import SentinelGroup
 from tests.contracts import test_store
 from tests.contracts.test_store import Bench
-from tests.fakes.redis import STEADY, discovery_of, identity, programs
+from tests.fakes.redis import STEADY, PastInMemory, discovery_of, identity, programs
 
 pytestmark = pytest.mark.usefixtures("patient_store")
 
@@ -35,10 +36,16 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
 
 
 @pytest.fixture
-async def bench(group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Bench]:
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal.open(tmp_path / "journal.db", identity())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def bench(group: SentinelGroup, journal: Journal) -> AsyncIterator[Bench]:
     group.wipe()
-    journal = Journal.open(tmp_path / "journal.db", identity())
-    held = Held(Batches(), journal, [], lambda: 7)
+    held = Held(Batches(), journal, PastInMemory())
     keys = Keys.of(identity())
     async with aclosing(RedisStore(discovery_of(group), identity(), writer="contract")) as redis:
         client: Any = server.Redis(port=group.machines[group.primary()].port)
@@ -57,4 +64,24 @@ async def bench(group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Bench]:
 
         yield Bench(store, share, entries)
         client.close()
-    journal.close()
+
+
+async def test_a_journal_that_holds_another_row_does_not_stop_a_leader(
+    bench: Bench, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost, won = test_store.row(raw=b"first"), test_store.row(raw=b"second")
+    await journal.record(lost)
+    await bench.store.claim(test_store.ONE, "a")
+    await bench.store.record(test_store.ONE, "a", won)
+    assert journal.load().outbox == [won]
+    assert "the store's counts" in caplog.text
+    assert list(await bench.store.claim(test_store.TWO, "b")) == [won]
+
+
+async def test_a_row_that_the_term_did_not_know_is_known_to_the_next(bench: Bench) -> None:
+    known, ours = test_store.row(raw=b"first"), test_store.row(raw=b"second")
+    await bench.store.claim(test_store.ONE, "a")
+    await bench.store.record(test_store.ONE, "a", known)
+    with pytest.raises(RowTaken):
+        await bench.store.record(test_store.ONE, "a", ours)
+    assert list(await bench.store.claim(test_store.TWO, "b")) == [known]

@@ -9,12 +9,13 @@ from typing import TypeVar
 
 import pytest
 
+from aggregator.batches import BatchState
 from aggregator.outbox import Kind, OutboxRow
 from aggregator.store.connection import Access, Address, Server
 from aggregator.store.discovery import Sentinels
 from aggregator.store.records import News, RowKey, row_key
 from aligned import model
-from aligned.errors import StoreUnavailable
+from aligned.errors import ChainUnavailable, StoreUnavailable
 from aligned.model import BatchId, BlockHash, Entry, Identity, OperatorId, Signature, Term, Wei
 from devnet import redis_servers
 from devnet.redis_servers import Options, Programs
@@ -79,6 +80,8 @@ class HeldInMemory:
         self.entries: dict[BatchId, dict[OperatorId, Signature]] = {}
         self.outbox: dict[RowKey, OutboxRow] = {}
         self.evicted: set[Entry] = set()
+        self.used = 0
+        """Nonces that the chain has settled."""
 
     def keep(self, entries: Sequence[Entry]) -> None:
         for batch_id, operator_id, signature in entries:
@@ -95,6 +98,12 @@ class HeldInMemory:
 
     def rows(self) -> Sequence[OutboxRow]:
         return list(self.outbox.values())
+
+    async def settle(self) -> None:
+        self.outbox = {key: row for key, row in self.outbox.items() if row.nonce >= self.used}
+
+    async def catch_up(self) -> None:
+        await self.settle()
 
     def hear(self, news: News) -> None:
         self.keep([entry for entry in news.entries if entry not in self.evicted])
@@ -126,3 +135,27 @@ async def until(holds: Callable[[], bool], what: str, *, seconds: float = SECOND
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"waited in vain until {what}")
+
+
+class PastInMemory:
+    """Implements ``replica.Chain``."""
+
+    def __init__(self, *, height: int = 7) -> None:
+        self.height = height
+        self.read = asyncio.Event()
+        """It has told of everything held."""
+        self.settled: set[BatchId] = set()
+        self.nonces = 0
+        self.away = False
+
+    async def known(self) -> None:
+        await self.read.wait()
+
+    def is_settled(self, state: BatchState) -> bool:
+        return state.batch_id in self.settled
+
+    async def used(self, account: model.Address) -> int:
+        del account
+        if self.away:
+            raise ChainUnavailable("the fake chain was told to be away")
+        return self.nonces

@@ -82,7 +82,17 @@ class Chain(Part):
     """Between looks at the head."""
     request_timeout: Duration = "3s"
     """Per call and endpoint."""
-    endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=16)]
+    endpoints: Annotated[
+        tuple[Endpoint, ...],
+        Field(
+            min_length=1,
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ]
     """In order of preference; two of different providers are recommended."""
 
 

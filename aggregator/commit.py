@@ -33,7 +33,8 @@ OVERLAP = 2
 HOLD_SECONDS = 25.0
 """How long a journalled call waits for the store before its connection is closed."""
 
-RETRY_SECONDS = 0.25
+RETRY_SECONDS = 0.05
+"""Between two tries: what a failover of the store costs beyond its own time."""
 
 
 class Appends(Protocol):

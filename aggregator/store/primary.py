@@ -19,6 +19,7 @@ from aggregator.store.connection import (
     connect,
     exchange,
 )
+from aggregator.store.pause import shorten
 from aggregator.store.scripts import scripts
 from aligned.errors import StateMismatch, StoreUnavailable
 
@@ -56,6 +57,8 @@ class Link:
     loss of data."""
     generation: int
     """A link of an earlier generation than the primary's is closed instead of kept."""
+    demoted: bool = False
+    """The server said that it is the primary no more."""
 
     async def exchange(self, *commands: Sequence[Argument]) -> list[Reply]:
         """Send commands in one write and return their replies in order.
@@ -63,7 +66,10 @@ class Link:
         Raises:
             StoreUnavailable: The connection is lost.
         """
-        return await exchange(self.connection, commands)
+        replies = await exchange(self.connection, commands)
+        if any(isinstance(reply, Refusal) and reply.code in _DEMOTED for reply in replies):
+            self.demoted = True
+        return replies
 
     async def close(self) -> None:
         """Close at once. Repeats are free."""
@@ -135,13 +141,10 @@ class Primary:
         """
         try:
             async with asyncio.timeout(2 * CALL_SECONDS), self.link() as link:
-                replies = await self._exchange(link, commands)
+                return await self._exchange(link, commands)
         except TimeoutError as error:
             msg = f"the primary {self.address or ''} did not answer in time"
             raise StoreUnavailable(msg) from error
-        if any(isinstance(reply, Refusal) and reply.code in _DEMOTED for reply in replies):
-            await self.drop()
-        return replies
 
     async def _exchange(self, link: Link, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         self._begun[link] = asyncio.get_running_loop().time()
@@ -154,6 +157,9 @@ class Primary:
     @asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
         """Lend a connection. It is kept for others unless the body raised.
+
+        If its server turns out to be the primary no more, all others are closed with it: a read
+        that waits is told at once, a write that is paused only later.
 
         Raises:
             StoreUnavailable: No primary.
@@ -171,6 +177,8 @@ class Primary:
                 raise
             finally:
                 self._busy.discard(link)
+                if link.demoted:
+                    await self.drop()
             if link.generation == self._generation and link.connection.is_connected:
                 self._idle.append(link)
             else:
@@ -203,7 +211,7 @@ class Primary:
         connection = await connect(server, self._name)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                return connection, await self._examine(connection)
+                return connection, await self._examine(connection, server)
         except TimeoutError as error:
             await connection.disconnect(nowait=True)
             msg = f"{server.address} did not answer in time"
@@ -212,9 +220,10 @@ class Primary:
             await connection.disconnect(nowait=True)
             raise
 
-    async def _examine(self, connection: Connection) -> str:
+    async def _examine(self, connection: Connection, server: Server) -> str:
         loads = [("SCRIPT", "LOAD", script.text) for script in scripts().values()]
         [info] = await exchange(connection, [("INFO", "replication")])
+        await shorten(connection, info, server, self._name)
         lineage = lineage_of(info)  # first: a server that was just demoted may still pause scripts
         *loaded, checked = await exchange(connection, [*loads, self._check()])
         for reply in loaded:
@@ -257,6 +266,7 @@ class Primary:
                     await _close(probe)
                     probe = await connect(server, self._name)
                 [info] = await exchange(probe, [("INFO", "replication")])
+                await shorten(probe, info, server, self._name)
         except TimeoutError as error:
             await _close(probe)
             msg = f"{server.address} did not answer in time"

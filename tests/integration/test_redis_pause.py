@@ -1,0 +1,91 @@
+"""A failover in good order: the old primary's pause is ended as soon as it protects nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from aggregator.store.connection import Address, Server, connect, exchange
+from aggregator.store.pause import replicas_of, shorten
+from devnet.redis_servers import Options
+from devnet.sentinel import SentinelGroup
+from tests.fakes.redis import programs
+
+PAUSED = "paused_reason:client_pause"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    found = programs("valkey", tmp_path_factory.mktemp("programs"))
+    with SentinelGroup(found, Options()) as group:
+        yield group
+
+
+@pytest.fixture
+def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
+    """Settled; whatever a test paused goes on."""
+    running.settle()
+    yield running
+    for machine in running.machines:
+        running.ask(machine.port, "CLIENT", "UNPAUSE")
+
+
+def paused(group: SentinelGroup, index: int) -> bool:
+    return PAUSED in group.ask(group.machines[index].port, "INFO", "clients")
+
+
+async def look_at(group: SentinelGroup, index: int, info: bytes | None = None) -> bytes:
+    """Shorten what a server says of its replication, or ``info`` in its place; return it."""
+    server = Server(address=Address("127.0.0.1", group.machines[index].port))
+    connection = await connect(server, "test")
+    try:
+        [said] = await exchange(connection, [("INFO", "replication")])
+        assert isinstance(said, bytes)
+        await shorten(connection, info or said, server, "test")
+        return said
+    finally:
+        await connection.disconnect()
+
+
+async def test_the_pause_of_a_server_that_is_a_replica_is_ended(group: SentinelGroup) -> None:
+    primary = group.primary()
+    replica = next(machine.index for machine in group.machines if machine.index != primary)
+    for index in (primary, replica):
+        group.ask(group.machines[index].port, "CLIENT", "PAUSE", "60000", "WRITE")
+        assert paused(group, index)
+        await look_at(group, index)
+    assert not paused(group, replica)
+    assert paused(group, primary)
+
+
+async def test_replicas_are_asked_how_far_they_are_while_a_primary_waits_for_them(
+    group: SentinelGroup,
+) -> None:
+    primary = group.primary()
+
+    def asked() -> int:
+        """How many replicas were asked by somebody who is not their primary."""
+        return sum(
+            "cmdstat_replconf" in group.ask(machine.port, "INFO", "commandstats")
+            for machine in group.machines
+            if machine.index != primary
+        )
+
+    for machine in group.machines:
+        group.ask(machine.port, "CONFIG", "RESETSTAT")
+    info = await look_at(group, primary)
+    assert asked() == 0
+    assert b"master_failover_state:no-failover" in info
+    waiting = info.replace(b"no-failover", b"waiting-for-sync")
+    gone = b"slave9:ip=127.0.0.1,port=1,state=online,offset=0,lag=0\r\n"
+    await look_at(group, primary, gone + waiting)
+    assert asked() == 2
+
+
+async def test_a_primary_names_its_replicas(group: SentinelGroup) -> None:
+    primary = group.primary()
+    info = await look_at(group, primary)
+    others = {Address("127.0.0.1", m.port) for m in group.machines if m.index != primary}
+    assert set(replicas_of(info)) == others
+    assert replicas_of(b"slave_repl_offset:1\r\nslave0:ip=::1\r\nslave1:port=x,ip=y\r\n") == []

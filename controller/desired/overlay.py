@@ -54,6 +54,8 @@ _DIRECTIVE = "$patch"
 def merge(template: Mapping[str, Any], overlay: Mapping[str, Any] | None, path: str) -> Manifest:
     """Return ``template`` with ``overlay`` merged over it; neither is changed.
 
+    Labels and annotations of ours stay as they are: sets select by them, and rolls go by them.
+
     Args:
         template: A whole pod template.
         overlay: A partial one; None changes nothing.
@@ -62,7 +64,13 @@ def merge(template: Mapping[str, Any], overlay: Mapping[str, Any] | None, path: 
     Raises:
         InvalidSpec: Something in the overlay is not of the kind that the template has there.
     """
-    return _map(template, overlay or {}, (), path)
+    merged = _map(template, overlay or {}, (), path)
+    ours = template["metadata"]
+    metadata = merged.setdefault("metadata", {})
+    for kind in ("labels", "annotations"):
+        if both := metadata.get(kind, {}) | ours.get(kind, {}):
+            metadata[kind] = both
+    return merged
 
 
 def _map(ours: Mapping[str, Any], theirs: Mapping[str, Any], at: Path, path: str) -> Manifest:

@@ -61,7 +61,7 @@ def policies(resource: Resource) -> list[Manifest]:
         resource,
         names.REDIS,
         ingress=[_rule(group, peers, "from")],
-        egress=[_rule(group, [_pods(resource, names.REDIS)], "to"), _dns()] if is_strict else None,
+        egress=[_rule(group, [_pods(resource, names.REDIS)], "to")] if is_strict else None,
     )
     return [ours, redis]
 

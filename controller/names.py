@@ -118,9 +118,20 @@ def owner_reference(resource: Resource) -> dict[str, Any]:
 
 def owner_of(metadata: Mapping[str, Any]) -> str | None:
     """Return the uid of the ``AlignedAggregator`` that controls an object, if one does."""
+    reference = _owner(metadata)
+    return None if reference is None else str(reference["uid"])
+
+
+def owner_name(metadata: Mapping[str, Any]) -> str | None:
+    """Return the name of the ``AlignedAggregator`` that controls an object, if one does."""
+    reference = _owner(metadata)
+    return None if reference is None else str(reference["name"])
+
+
+def _owner(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for reference in metadata.get("ownerReferences") or ():
         if reference.get("controller") and reference.get("kind") == KIND:
             group, _, _ = str(reference.get("apiVersion", "")).partition("/")
             if group == DOMAIN:
-                return str(reference["uid"])
+                return dict(reference)
     return None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 from hypothesis import given, settings
 

@@ -56,6 +56,9 @@ coverage: setup  ## the same with branch coverage
 
 check: lint types test  ## all of the above; what CI runs
 
+nemesis: setup  ## break replicas and Redis at random for 20 minutes; NEMESIS="--seed 7 --minutes 3"
+	@$(BIN)/python -m tests.nemesis $(NEMESIS)
+
 ci:  ## exactly what CI does
 	@bash .ci/run
 
@@ -84,4 +87,4 @@ docs: $(VENV)/.project  ## renew the CRD and generated pages
 clean:  ## remove what set-up and tests made
 	@rm -rf $(VENV) native/target devnet/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup hooks format lint types test coverage check ci demo bench lock docs clean
+.PHONY: help setup hooks format lint types test coverage check nemesis ci demo bench lock docs clean

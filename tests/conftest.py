@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-_MARKS = {"unit": "unit", "contracts": "contract", "integration": "integration"}
+_MARKS = {
+    "unit": "unit",
+    "contracts": "contract",
+    "integration": "integration",
+    "nemesis": "integration",
+}
 _HERE = Path(__file__).parent
 
 

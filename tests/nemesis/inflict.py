@@ -202,14 +202,19 @@ class Nemesis:
         self._tell(f"SIGKILL {fault.target}, server {index}")
         await self._world.redis(lambda: group.kill(index))
         await asyncio.sleep(fault.seconds)
+        primary = await self._successor(index)
+        await self._world.redis(lambda: group.start_server(index, primary=primary))
+        self._tell(f"server {index} is back, empty, as a replica of server {primary}")
+
+    async def _successor(self, index: int) -> int:
+        """Wait until another server than ``index`` is the primary; return which one is."""
         until = time.monotonic() + _SUCCESSOR_SECONDS
-        while (primary := await self._world.redis(group.primary)) == index:
+        while (primary := await self._world.redis(self._world.group.primary)) == index:
             if time.monotonic() > until:
                 self._tell(f"no primary but server {index} after {_SUCCESSOR_SECONDS:g} s")
                 break
             await asyncio.sleep(_LOOK_SECONDS)
-        await self._world.redis(lambda: group.start_server(index, primary=primary))
-        self._tell(f"server {index} is back, empty, as a replica of server {primary}")
+        return primary
 
     async def _redis_pause(self, fault: Fault) -> None:
         index = await self._server(fault)
@@ -242,9 +247,10 @@ class Nemesis:
             group.start_server(index, primary=primary)
 
     async def _redis_failover(self, fault: Fault) -> None:
-        del fault
-        self._tell("SENTINEL FAILOVER by hand")
+        index = await self._server(fault)
+        self._tell(f"SENTINEL FAILOVER by hand, away from server {index}")
         await self._world.redis(self._world.group.fail_over)
+        await self._successor(index)
 
     async def _redis_scripts(self, fault: Fault) -> None:
         index = await self._server(fault)

@@ -35,7 +35,9 @@ DEMOTION_SECONDS = 15.0
 STOP_SECONDS = 60.0
 """Patience with a replica that is told to stop."""
 
-_REDIS = "redis"
+REDIS = "redis"
+"""What wires lead to."""
+
 _BLOCK_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _STAKE = 100
@@ -68,7 +70,7 @@ class World:
 
     def cut_off(self, replica: Replica) -> None:
         """Cut a replica off from all of Redis; one at a time."""
-        self.wires.cut({replica.name}, {_REDIS})
+        self.wires.cut({replica.name}, {REDIS})
 
     def reconnect(self) -> None:
         self.wires.heal()
@@ -103,14 +105,14 @@ class World:
         while time.monotonic() < began + SETTLE_SECONDS:
             if not (problem := await self._problem()):
                 return ""
-            if problem.startswith(_REDIS) and time.monotonic() > began + DEMOTION_SECONDS:
+            if problem.startswith(REDIS) and time.monotonic() > began + DEMOTION_SECONDS:
                 await self.redis(self.group.settle)
             await asyncio.sleep(4 * _LOOK_SECONDS)
         return problem
 
     async def _problem(self) -> str:
         if not await self.redis(self.group.is_settled):
-            return f"{_REDIS} is not settled"
+            return f"{REDIS} is not settled"
         for replica in self.replicas.all:
             if problem := await _unwell(replica):
                 return f"{replica.name} {problem}"
@@ -162,7 +164,7 @@ async def built(options: Options, folder: Path, history: History) -> AsyncIterat
         stack.callback(wires.close)
         each: list[dict[str, dict[str, object]]] = [
             {
-                "redis": {"sentinels": _wired(wires, group, f"replica-{index}")},
+                "redis": {"sentinels": wired(wires, group, f"replica-{index}")},
                 "chain": {"endpoints": [{"name": "proxied", "url": proxy.url}]},
             }
             for index, proxy in enumerate(proxies)
@@ -182,7 +184,7 @@ async def built(options: Options, folder: Path, history: History) -> AsyncIterat
         yield world
 
 
-def _wired(wires: Wires, group: SentinelGroup, caller: str) -> list[str]:
+def wired(wires: Wires, group: SentinelGroup, caller: str) -> list[str]:
     """Lay wires from one replica to all of Redis; return its Sentinels' addresses.
 
     Sentinels and servers tell addresses, which would lead past the wires: the replica is told its
@@ -197,8 +199,8 @@ def _wired(wires: Wires, group: SentinelGroup, caller: str) -> list[str]:
 
     sentinels = []
     for machine in group.machines:
-        server = wires.relay(_REDIS, machine.port, caller=caller, spell=spell)
-        sentinel = wires.relay(_REDIS, machine.sentinel_port, caller=caller, spell=spell)
+        server = wires.relay(REDIS, machine.port, caller=caller, spell=spell)
+        sentinel = wires.relay(REDIS, machine.sentinel_port, caller=caller, spell=spell)
         sentinels.append(f"127.0.0.1:{sentinel}")
         for told in (b"$5\r\n%d\r\n", b"127.0.0.1 %d", b"master_port:%d"):
             spelling[told % machine.port] = told % server

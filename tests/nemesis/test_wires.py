@@ -1,0 +1,70 @@
+"""A replica's wires to Redis: it is told their ends, and nothing goes past them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from aggregator.sections import split_address
+from aggregator.store.connection import Access, Address, Server, connect, exchange
+from aggregator.store.discovery import Sentinels
+from aligned.errors import StoreUnavailable
+from devnet.redis_servers import MASTER
+from devnet.relay import Network as Wires
+from devnet.sentinel import SentinelGroup
+from tests.fakes.redis import STEADY, programs
+from tests.nemesis.world import REDIS, wired
+
+NAME = "replica-0"
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    with SentinelGroup(programs("valkey", tmp_path_factory.mktemp("programs")), STEADY) as running:
+        yield running
+
+
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    laid = Wires()
+    yield laid
+    laid.close()
+
+
+def discovery(sentinels: list[str]) -> Sentinels:
+    servers = [Server(address=Address(*split_address(one))) for one in sentinels]
+    return Sentinels(servers, master=MASTER, access=Access())
+
+
+async def test_a_replica_is_told_the_end_of_its_own_wire(
+    group: SentinelGroup, wires: Wires
+) -> None:
+    found = discovery(wired(wires, group, NAME))
+    primary = await found.find()
+    await found.aclose()
+    assert primary.address.port not in {machine.port for machine in group.machines}
+    connection = await connect(primary, "test")
+    [info] = await exchange(connection, [("INFO", "replication")])
+    await connection.disconnect()
+    assert isinstance(info, bytes)
+    assert b"role:master" in info
+
+
+async def test_a_replica_that_is_cut_off_reaches_nothing_and_others_everything(
+    group: SentinelGroup, wires: Wires
+) -> None:
+    cut, other = discovery(wired(wires, group, NAME)), discovery(wired(wires, group, "replica-1"))
+    primary = await cut.find()
+    wires.cut({NAME}, {REDIS})
+    with pytest.raises(StoreUnavailable):
+        await connect(primary, "test")
+    with pytest.raises(StoreUnavailable):
+        await cut.find()
+    assert (await other.find()).address.port != primary.address.port
+    wires.heal()
+    async with asyncio.timeout(60):
+        assert await cut.find() == primary
+    for each in (cut, other):
+        await each.aclose()

@@ -1,0 +1,181 @@
+"""Pure: objects of the API server as what they mean to us."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from controller import names, ports
+from controller.observed import LeaseView, PodView, SetView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from controller.ports import Manifest
+    from controller.resource import Resource
+
+LEASE_MILLISECONDS = f"{names.DOMAIN}/lease-milliseconds"
+HANDOVER_TO = f"{names.DOMAIN}/handover-to"
+"""Annotation: the pod that shall lead. It and the next are the replicas', see their election."""
+FENCED = f"{names.DOMAIN}/fenced"
+
+CRASHES = 2
+"""Restarts after which a container that ended badly counts as crashing between them, too."""
+
+
+def set_view(statefulset: Manifest, pods: Iterable[Manifest], now: datetime) -> SetView:
+    """Return one set and its pods."""
+    metadata, spec = statefulset["metadata"], statefulset["spec"]
+    template = spec["template"]
+    annotations = template.get("metadata", {}).get("annotations") or {}
+    views = [
+        view
+        for pod in pods
+        if (view := pod_view(pod, metadata["name"], now)) is not None
+        and _owner(pod) in {None, metadata["uid"]}
+    ]
+    return SetView(
+        uid=metadata["uid"],
+        replicas=spec.get("replicas", 1),
+        settings_hash=annotations.get(names.SETTINGS_HASH, ""),
+        image=main_container(template["spec"]).get("image", ""),
+        restarted_at=annotations.get(names.RESTARTED_AT),
+        pods=tuple(sorted(views, key=lambda view: view.ordinal)),
+    )
+
+
+def pod_view(pod: Manifest, set_name: str, now: datetime) -> PodView | None:
+    """Return one pod; None: it is not one of that set."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    name, _, ordinal = metadata["name"].rpartition("-")
+    if name != set_name or not ordinal.isdigit():
+        return None
+    ready = condition(status, "Ready")
+    trouble, message = trouble_of(pod)
+    since = ready.get("lastTransitionTime") or metadata.get("creationTimestamp")
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ordinal=int(ordinal),
+        ready=ready.get("status") == "True",
+        terminating="deletionTimestamp" in metadata,
+        settings_hash=(metadata.get("annotations") or {}).get(names.SETTINGS_HASH, ""),
+        revision=(metadata.get("labels") or {}).get("controller-revision-hash", ""),
+        image=main_container(pod["spec"]).get("image", ""),
+        node=pod["spec"].get("nodeName", ""),
+        address=status.get("podIP", ""),
+        trouble=trouble,
+        trouble_message=message,
+        seconds=seconds_since(since, now),
+    )
+
+
+def main_container(pod_spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a pod's main container: ours is rendered first, and stays so under any overlay."""
+    containers = pod_spec.get("containers") or [{}]
+    return containers[0]  # type: ignore[no-any-return]  # JSON
+
+
+def condition(status: Mapping[str, Any], of: str) -> Mapping[str, Any]:
+    """Return a condition of a pod; empty: there is none."""
+    for each in status.get("conditions") or ():
+        if each["type"] == of:
+            return each  # type: ignore[no-any-return]  # JSON
+    return {}
+
+
+def trouble_of(pod: Manifest) -> tuple[str, str]:
+    """Return why a pod's containers do not run, in words that do not change by the minute."""
+    status = pod.get("status") or {}
+    scheduled = condition(status, "PodScheduled")
+    if scheduled.get("reason") == "Unschedulable":
+        return "Unschedulable", f"no node takes it: {scheduled.get('message', '')}"
+    images = {
+        container["name"]: container.get("image", "")
+        for container in (
+            *(pod["spec"].get("initContainers") or ()),
+            *(pod["spec"].get("containers") or ()),
+        )
+    }
+    for container in (
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ):
+        if trouble := _trouble_of_container(container, images.get(container["name"], "")):
+            return trouble
+    return "", ""
+
+
+def _trouble_of_container(container: Manifest, image: str) -> tuple[str, str] | None:
+    name, state = container["name"], container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    reason = waiting.get("reason", "")
+    if reason in {"ErrImagePull", "ImagePullBackOff"}:
+        return "ImagePullBackOff", f"image {image} cannot be pulled."
+    crashes = container.get("restartCount", 0) >= CRASHES and not container.get("ready")
+    if ended.get("exitCode", 0) != 0 and (crashes or reason == "CrashLoopBackOff"):
+        why = f"{ended.get('reason', 'Error')}, exit status {ended['exitCode']}"
+        return "CrashLoopBackOff", f"container {name} ends again and again: {why}."
+    if reason in {"ContainerCreating", "PodInitializing"}:
+        return ("ContainerCreating", "") if reason == "ContainerCreating" else None
+    return (reason, f"container {name}: {waiting.get('message', reason)}") if reason else None
+
+
+def lease_view(lease: Manifest, silent_seconds: float) -> LeaseView:
+    """Return what a Lease says. What cannot be read counts as not said."""
+    metadata, spec = lease["metadata"], lease.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
+    holder = str(spec.get("holderIdentity") or "")
+    fenced = (pod.strip() for pod in annotations.get(FENCED, "").split(","))
+    milliseconds = _number(annotations.get(LEASE_MILLISECONDS))
+    return LeaseView(
+        holder=holder,
+        pod=pod_of(holder),
+        term=_number(spec.get("leaseTransitions")),
+        acquired=str(spec.get("acquireTime") or ""),
+        silent_seconds=silent_seconds,
+        lease_seconds=milliseconds / 1000 or _number(spec.get("leaseDurationSeconds")),
+        handover_to=annotations.get(HANDOVER_TO, "").strip(),
+        fenced=frozenset(pod for pod in fenced if pod),
+        resource_version=metadata["resourceVersion"],
+    )
+
+
+def pod_of(holder: str) -> str:
+    """Return the pod of a holder, which is a pod's name, a dot and the boot."""
+    return holder.rpartition(".")[0] or holder
+
+
+def redis_addresses(resource: Resource, objects: Mapping[tuple[str, str], Manifest]) -> list[str]:
+    """Return the ClusterIPs of the Redis pods' Services; empty until all have one."""
+    addresses = []
+    for ordinal in range(names.REDIS_PODS):
+        service = objects.get((ports.SERVICES.kind, names.redis_service(resource.name, ordinal)))
+        address = (service or {}).get("spec", {}).get("clusterIP") or ""
+        if not address or (service or {})["metadata"].get("deletionTimestamp"):
+            return []
+        addresses.append(address)
+    return addresses
+
+
+def seconds_since(text: str | None, now: datetime) -> float:
+    """Return the seconds since an RFC 3339 time; 0 for one that is not understood."""
+    with suppress(ValueError):
+        return max(0.0, (now - datetime.fromisoformat(text or "")).total_seconds())
+    return 0.0
+
+
+def _owner(pod: Manifest) -> str | None:
+    for reference in pod["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return None
+
+
+def _number(value: object) -> int:
+    try:
+        return max(int(str(value or 0)), 0)
+    except ValueError:
+        return 0

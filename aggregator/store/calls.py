@@ -53,6 +53,7 @@ class Calls:
         fence: Fence,
         learned: Callable[[Fence], None],
         copies: int,
+        reads: int = FORMAT,
     ) -> None:
         """See ``RedisStore``."""
         self.keys = Keys.of(identity)
@@ -60,6 +61,7 @@ class Calls:
         self.unconfirmed = 0
         self._identity = identity_text(identity)
         self._copies = copies
+        self._reads = reads
         self._learned = learned
         self.primary = Primary(discovery, check=lambda: self._command("identity"))
 
@@ -98,7 +100,7 @@ class Calls:
 
     def _command(self, name: str, *arguments: Argument) -> tuple[Argument, ...]:
         script = ("EVALSHA", scripts()[name].digest, 1, self.keys.prefix)
-        return (*script, self._identity, FORMAT, *self.fence, *arguments)
+        return (*script, self._identity, self._reads, *self.fence, *arguments)
 
     def _error(self, refusal: Refusal) -> Exception:
         if refusal.code == "FENCED":

@@ -12,7 +12,8 @@ and append the names below; ids are appended as raw bytes.
 ``refuted:`` + id      hash    operator id ‖ signature → empty: never taken again
 ``outbox``             hash    sender ‖ nonce ‖ attempt → row
 ``log``                stream  what was new, for peers; capped
-``members``            hash    pod → milliseconds of its last beat, space, facts
+``members``            hash    pod → milliseconds of its last beat, slash, highest format it
+                               reads, space, facts
 ``election``           hash    the lock of the Redis election
 =====================  ======  ================================================================
 

@@ -3,6 +3,9 @@
 Entries are 128 bytes, batch id ‖ operator id ‖ signature, and concatenated without separators.
 An outbox row is its transaction's hash, 32 bytes, then JSON; rows are the same if their hashes
 are, so a later release may add fields without making yesterday's rows look different.
+
+What the release before does not read needs a new format: replicas announce the highest they read,
+and the leader raises the store's when all of them read it. Until then the old one is written.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from aligned.model import Identity
 
 FORMAT = 1
-"""What this release reads and writes. A store of a higher one is refused."""
+"""The highest that this release reads. A store of a higher one is refused."""
 
 ENTRY_BYTES = 128
 _ENTRY = struct.Struct("32s32s64s")

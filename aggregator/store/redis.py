@@ -13,6 +13,7 @@ from aggregator.store.connection import Refusal, texts
 from aggregator.store.keys import LOG_LENGTH
 from aggregator.store.primary import refused
 from aggregator.store.records import (
+    FORMAT,
     NOBODY,
     pack_entries,
     pack_row,
@@ -50,6 +51,8 @@ class Member(NamedTuple):
     pod: str
     age: float
     """Seconds since then, by the primary's clock."""
+    reads: int
+    """The highest format it reads."""
     facts: bytes
 
 
@@ -94,7 +97,7 @@ class RedisStore:
     Resource handling: ``aclose`` it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the composition root's call; each is a fact of its own
         self,
         discovery: Discovery,
         identity: Identity,
@@ -103,6 +106,7 @@ class RedisStore:
         fence: Fence = NOBODY,
         learned: Callable[[Fence], None] = lambda _: None,
         copies: int = 1,
+        reads: int = FORMAT,
     ) -> None:
         """Prepare; nothing is connected yet.
 
@@ -113,10 +117,17 @@ class RedisStore:
             fence: The highest one known, e.g. from the journal.
             learned: Gets every fence higher than those known before, to be journalled.
             copies: Replicas of the primary that must confirm a write; 0 only where it has none.
+            reads: The highest format that this release reads.
         """
         self.writer = writer
+        self._reads = reads
+        self._all_read = 0
+        self.format = 0
+        """Of the store, when a term was confirmed last; 0 before."""
         self.counted = Counted()
-        self._calls = Calls(discovery, identity, fence=fence, learned=learned, copies=copies)
+        self._calls = Calls(
+            discovery, identity, fence=fence, learned=learned, copies=copies, reads=reads
+        )
         self.primary = self._calls.primary
 
     @property
@@ -197,10 +208,12 @@ class RedisStore:
         self._calls.learn(_fence_of(reply))
         _, _, *flat = texts(reply)
         members = (
-            Member(name.decode(), int(age) / 1000, described)
-            for name, age, described in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            Member(name.decode(), int(age) / 1000, int(reads), described)
+            for name, age, reads, described in zip(*(flat[n::4] for n in range(4)), strict=True)
         )
-        return Beat(self.known_fence, tuple(members))
+        beat = Beat(self.known_fence, tuple(members))
+        self._all_read = min((member.reads for member in beat.members), default=0)
+        return beat
 
     async def swap(self, version: str, next_version: str, record: bytes) -> Swap:
         """Compare and swap the record of the Redis election, or only read it.
@@ -229,8 +242,19 @@ class RedisStore:
         return sorted(map(unpack_row, texts(rows)), key=row_key)
 
     async def confirm(self, term: Term, holder: str) -> None:
-        """Make sure that (``term``, ``holder``) is the fence. Same errors as ``record``."""
-        await self._fenced(term, holder, "confirm")
+        """Make sure that (``term``, ``holder``) is the fence. Same errors as ``record``.
+
+        Raises the store's format to the highest that all members read, as their last beats said.
+        """
+        everybody = min(self._all_read, self._reads)
+        now = int(await self._fenced(term, holder, "confirm", everybody))
+        if 0 < self.format < now:
+            logger.info(
+                "the store's format is raised: every replica reads it. Releases that do not read "
+                "it cannot join any more",
+                extra={"format": now},
+            )
+        self.format = now
 
     async def record(self, term: Term, holder: str, row: OutboxRow) -> None:
         try:
@@ -245,8 +269,11 @@ class RedisStore:
     async def evict(self, term: Term, holder: str, entries: Sequence[Entry]) -> None:
         await self._fenced(term, holder, "evict", pack_entries(entries))
 
-    async def _fenced(self, term: Term, holder: str, what: str, *arguments: Argument) -> None:
-        await self._calls.write("write", self.writer, LOG_LENGTH, term, holder, what, *arguments)
+    async def _fenced(self, term: Term, holder: str, what: str, *arguments: Argument) -> bytes:
+        """Return what the script says. Same errors as ``record``."""
+        arguments = (self.writer, LOG_LENGTH, term, holder, what, *arguments)
+        reply = await self._calls.write("write", *arguments)
+        return reply if isinstance(reply, bytes) else b""
 
     # What sharing reads. No replica confirms it.
 

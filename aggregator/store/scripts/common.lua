@@ -17,12 +17,14 @@ end
 if meta[2] and tonumber(meta[2]) > tonumber(ARGV[2]) then
   return redis.error_reply('FORMAT ' .. meta[2])
 end
+-- Every release reads this one; the leader raises it when all members read a later one.
+local FIRST_FORMAT = '1'
 local fence = redis.call('HMGET', P .. 'fence', 'term', 'holder')
 local term, holder = tonumber(fence[1] or '0'), fence[2] or ''
 
 local function restore()
   if not meta[1] then
-    redis.call('HSET', P .. 'meta', 'identity', ARGV[1], 'format', ARGV[2])
+    redis.call('HSET', P .. 'meta', 'identity', ARGV[1], 'format', FIRST_FORMAT)
   end
   if tonumber(ARGV[3]) > term then
     term, holder = tonumber(ARGV[3]), ARGV[4]

@@ -4,13 +4,14 @@
 -- ARGV[5]     who writes   ARGV[6]  longest length of the stream
 -- ARGV[7]     term         ARGV[8]  holder
 -- ARGV[9]     what:
---   confirm                  nothing but the check
+--   confirm format           nothing but the check; raise the store's format to this one, which
+--                            all members read
 --   record field row         keep an outbox row; write-once
 --   drop   fields            forget rows; 32 bytes each
 --   evict  entries           delete each entry that is stored exactly so, never take it again, and
 --                            let the other value that was put beside it take its place
 --
--- Returns: OK
+-- Returns: OK; for confirm the store's format
 -- Errors:  FENCED <term> <holder>   the fence is not exactly (term, holder); nothing was written
 --          DAMAGED                  another row has this field; nothing was written
 restore()
@@ -21,7 +22,15 @@ local function tell(kind, what)
   redis.call('XADD', P .. 'log', 'MAXLEN', '~', ARGV[6], '*', 'by', ARGV[5], kind, what)
 end
 local what, data = ARGV[9], ARGV[10]
-if what == 'record' then
+if what == 'confirm' then
+  local now = tonumber(meta[2] or FIRST_FORMAT)
+  if tonumber(data) > now then
+    now = tonumber(data)
+    redis.call('HSET', P .. 'meta', 'format', data)
+  end
+  redis.call('HSET', P .. 'fence', 'term', ARGV[7], 'holder', ARGV[8])
+  return string.format('%.0f', now)
+elseif what == 'record' then
   local held, row = redis.call('HGET', P .. 'outbox', data), ARGV[11]
   if held and held:sub(1, 32) ~= row:sub(1, 32) then
     return redis.error_reply('DAMAGED row')

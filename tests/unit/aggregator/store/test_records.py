@@ -10,6 +10,7 @@ from aggregator.journal.format import Fence
 from aggregator.outbox import Kind, OutboxRow
 from aggregator.store.keys import Keys
 from aggregator.store.records import (
+    FORMAT,
     NOBODY,
     News,
     identity_text,
@@ -18,6 +19,7 @@ from aggregator.store.records import (
     pack_row_key,
     row_key,
     unpack_entries,
+    unpack_fence,
     unpack_news,
     unpack_row,
     unpack_row_key,
@@ -159,3 +161,79 @@ def test_every_key_is_in_one_slot() -> None:
     names = (keys.open, keys.outbox, keys.log, keys.batch(entry().batch_id))
     assert all(name.startswith(tag + b":") for name in names)
     assert len(set(names)) == len(names)
+
+
+# What this release writes. The next one must read all of it: change nothing here; what differs
+# needs a format of its own, and these stay as those of the release before.
+
+ENTRY = "01" * 32 + "02" * 32 + "03" * 64
+ROW = (
+    b"h" * 32 + b'{"sender":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","nonce":3,"attempt":1,'
+    b'"kind":"answer","batch":"0101010101010101010101010101010101010101010101010101010101010101",'
+    b'"created":[100,"0404040404040404040404040404040404040404040404040404040404040404"],'
+    b'"raw":"02f8","gas":250000,"max_fee":1180591620717411303424,"max_priority_fee":1000000000,'
+    b'"term":9}'
+)
+CANCEL = (
+    b"c" * 32 + b'{"sender":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","nonce":4,"attempt":0,'
+    b'"kind":"cancel","batch":null,"created":null,"raw":"02","gas":21000,"max_fee":2,'
+    b'"max_priority_fee":1,"term":9}'
+)
+ROW_KEY = "aa" * 20 + "0000000000000003" + "00000001"
+AN_ENTRY = Entry(BatchId(b"\1" * 32), OperatorId(b"\2" * 32), Signature(b"\3" * 64))
+AN_ANSWER = OutboxRow(
+    sender=Address(b"\xaa" * 20),
+    nonce=3,
+    attempt=1,
+    kind=Kind.ANSWER,
+    batch_id=BatchId(b"\1" * 32),
+    created=BlockRef(100, BlockHash(b"\4" * 32)),
+    raw=b"\x02\xf8",
+    hash=TransactionHash(b"h" * 32),
+    gas=250_000,
+    max_fee=Wei(2**70),
+    max_priority_fee=Wei(10**9),
+    term=Term(9),
+)
+A_CANCEL = replace(
+    AN_ANSWER,
+    nonce=4,
+    attempt=0,
+    kind=Kind.CANCEL,
+    batch_id=None,
+    created=None,
+    raw=b"\x02",
+    hash=TransactionHash(b"c" * 32),
+    gas=21_000,
+    max_fee=Wei(2),
+    max_priority_fee=Wei(1),
+)
+
+
+def test_what_format_1_wrote_is_read() -> None:
+    assert unpack_entries(bytes.fromhex(ENTRY)) == (AN_ENTRY,)
+    assert unpack_row(ROW) == AN_ANSWER
+    assert unpack_row(CANCEL) == A_CANCEL
+    assert unpack_row_key(bytes.fromhex(ROW_KEY)) == row_key(AN_ANSWER)
+    assert unpack_fence(b"7", b"pod-0.12ab34cd") == Fence(Term(7), "pod-0.12ab34cd")
+    assert unpack_news({b"by": b"x", b"entries": bytes.fromhex(ENTRY)}) == News(entries=(AN_ENTRY,))
+    assert unpack_news({b"by": b"x", b"row": ROW}) == News(rows=(AN_ANSWER,))
+    assert unpack_news({b"by": b"x", b"dropped": bytes.fromhex(ROW_KEY)}) == News(
+        dropped=(row_key(AN_ANSWER),)
+    )
+    assert unpack_news({b"by": b"x", b"evicted": bytes.fromhex(ENTRY)}) == News(evicted=(AN_ENTRY,))
+    assert unpack_news({b"by": b"x", b"fence": b"7 pod-0.1"}) == News(
+        fence=Fence(Term(7), "pod-0.1")
+    )
+
+
+def test_format_1_is_written_as_it_was() -> None:
+    assert FORMAT == 1
+    assert pack_entries([AN_ENTRY]).hex() == ENTRY
+    assert (pack_row(AN_ANSWER), pack_row(A_CANCEL)) == (ROW, CANCEL)
+    assert pack_row_key(row_key(AN_ANSWER)).hex() == ROW_KEY
+    assert Keys.of(identity()).prefix == b"{aligned:1:" + b"73" * 20 + b"}:"
+    assert identity_text(identity()) == (
+        b"chain 1, genesis 0x" + b"67" * 32 + b", service manager 0x" + b"73" * 20
+        + b", deployment block 0x" + b"00" * 31 + b"01"
+    )  # fmt: skip

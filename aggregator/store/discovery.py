@@ -12,7 +12,15 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
-from aggregator.store.connection import Address, Refusal, Server, connect, exchange, receive
+from aggregator.store.connection import (
+    Address,
+    Refusal,
+    Server,
+    connect,
+    exchange,
+    receive,
+    texts,
+)
 from aligned.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import Connection
 
-    from aggregator.store.connection import Access
+    from aggregator.store.connection import Access, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -145,15 +153,22 @@ class Sentinels:
             connection = await connect(sentinel, self._name)
         kept = False
         try:
-            [reply] = await exchange(connection, [("SENTINEL", "MASTER", self._master)])
+            replies = await exchange(
+                connection,
+                [
+                    ("SENTINEL", "MASTER", self._master),
+                    ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master),
+                ],
+            )
             kept = self._idle.setdefault(sentinel, connection) is connection
         finally:
             if not kept:
                 await connection.disconnect(nowait=True)
-        if isinstance(reply, Refusal):
-            msg = f"Sentinel {sentinel.address}: {reply.code} {reply.text}"
-            raise StoreUnavailable(msg)
-        return _configuration(reply)
+        for reply in replies:
+            if isinstance(reply, Refusal):
+                msg = f"Sentinel {sentinel.address}: {reply.code} {reply.text}"
+                raise StoreUnavailable(msg)
+        return configuration(*replies)
 
     async def watch(self, switched: Callable[[], None]) -> NoReturn:
         """See ``Discovery.watch``: every Sentinel is listened to, the last one to know as well."""
@@ -202,17 +217,20 @@ def newest(answers: Sequence[tuple[int, Address]]) -> Address:
     return max(named, key=lambda answer: (answer.epoch, answer.votes)).address
 
 
-def _configuration(reply: object) -> tuple[int, Address]:
-    """Return configuration epoch and address of a SENTINEL MASTER reply.
+def configuration(master: Reply, address: Reply) -> tuple[int, Address]:
+    """Return configuration epoch and address of a Sentinel's replies.
+
+    The epoch is in SENTINEL MASTER. The address there is the old one, beside the new epoch, for as
+    long as this Sentinel carries a failover out; GET-MASTER-ADDR-BY-NAME then tells the new one.
 
     Raises:
-        StoreUnavailable: It has none.
+        StoreUnavailable: They have none.
     """
-    flat = reply if isinstance(reply, list) else []
+    flat = master if isinstance(master, list) else []
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     try:
-        address = Address(fields[b"ip"].decode(), int(fields[b"port"]))
-        return int(fields[b"config-epoch"]), address
-    except (KeyError, ValueError, AttributeError) as error:
+        host, port = texts(address)
+        return int(fields[b"config-epoch"]), Address(host.decode(), int(port))  # type: ignore[arg-type] # or it raises
+    except (KeyError, ValueError, TypeError) as error:
         msg = f"a Sentinel's answer has no address: {error!r}"
         raise StoreUnavailable(msg) from error

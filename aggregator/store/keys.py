@@ -38,7 +38,10 @@ COMMANDS = (
 )
 """What our user may do, for an ACL: ``~{…}:* -@all +info +wait …``; scripts run with it."""
 
-SENTINEL_COMMANDS = ("client|setname", "subscribe", "sentinel|master")
+SENTINEL_COMMANDS = (
+    *("client|setname", "subscribe"),
+    *("sentinel|master", "sentinel|get-master-addr-by-name"),
+)
 """The same for Sentinels; also ``&+switch-master``."""
 
 

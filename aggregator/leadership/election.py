@@ -126,6 +126,8 @@ class Candidate:
     pod: str
     """What people call this replica."""
     profile: Profile
+    fenced: bool = True
+    """A store refuses the writes of who was replaced, so its word counts beside the lock's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,14 +328,17 @@ def _suspension(view: View, why: str | None, now: float) -> Step | None:
     """Suspend or resume where the lock is out of reach.
 
     The store's confirmation stands in for the lock's: it is refused once a successor claimed.
+    Without a store only another renewal does.
     """
     if view.suspended is None:
         if why is not None:
             return Suspend(f"the lock is out of reach, and {why}")
         if now >= trusted_until(view):
-            return Suspend("neither the lock nor the store confirms its term")
+            asked = "neither the lock nor the store" if view.candidate.fenced else "no renewal"
+            return Suspend(f"{asked} confirms its term")
         return None
-    if why is None and _confirmed(view) > view.suspended:
+    word = _confirmed(view) if view.candidate.fenced else view.renewed
+    if why is None and word > view.suspended:
         return Resume()
     return None
 
@@ -353,7 +358,8 @@ def _seek(view: View, now: float) -> Step:
 
 def _confirmed(view: View) -> float:
     vitals = view.vitals
-    return vitals.confirmed if vitals.claimed == view.term else -inf
+    holds = view.candidate.fenced and vitals.claimed == view.term
+    return vitals.confirmed if holds else -inf
 
 
 def trusted_until(view: View) -> float:

@@ -295,3 +295,27 @@ def test_a_leader_out_of_reach_of_the_lock(view: View, step: Step) -> None:
 )
 def test_effects_are_right_for_a_deadline(view: View, until: float) -> None:
     assert good_until(view) == until
+
+
+ALONE = replace(CONFIRMED, candidate=replace(CANDIDATE, fenced=False))
+"""The lock is out of reach, and there is no store whose word would count."""
+
+
+@pytest.mark.parametrize(
+    ("view", "step"),
+    [
+        pytest.param(ALONE, Suspend("no renewal confirms its term"), id="cut off"),
+        pytest.param(
+            replace(ALONE, suspended=NOW - 1.5, next_renewal=NOW), Renew(), id="tries again"
+        ),
+        pytest.param(replace(ALONE, suspended=NOW - 1.5, renewed=NOW), Resume(), id="renewed"),
+        pytest.param(
+            replace(ALONE, suspended=NOW - 1.5, record=OTHERS),
+            Lose("the lock is held by pod-1 boot in term 7"),
+            id="replaced meanwhile",
+        ),
+    ],
+)
+def test_a_leader_without_a_store_goes_by_the_lock_alone(view: View, step: Step) -> None:
+    assert decide(view, NOW) == step
+    assert good_until(replace(ALONE, suspended=None)) == NOW

@@ -65,12 +65,12 @@ class World:
         return replace(self, ones=(*self.ones[:index], one, *self.ones[index + 1 :]))
 
 
-def begin(candidates: int, profile: Profile = PROFILE) -> World:
+def begin(candidates: int, profile: Profile = PROFILE, *, fenced: bool = True) -> World:
     lock = Record(term=4)
     ones = tuple(
         One(
             View(
-                candidate=Candidate(me=name, pod=name, profile=profile),
+                candidate=Candidate(me=name, pod=name, profile=profile, fenced=fenced),
                 vitals=Vitals(wanted=True),
                 record=lock,
                 changed=0,
@@ -266,6 +266,15 @@ def test_with_claims_for_a_lock_effects_follow_the_terms(candidates: int, depth:
         assert len(through) <= 1
         failsafe += any(one.view.vitals.confirmed > one.view.renewed for one in through)
     assert failsafe  # somebody led on the store's word alone
+
+
+def test_without_a_store_its_word_lets_nobody_go_on() -> None:
+    terms: set[int] = set()
+    for _, after in explore(begin(2, fenced=False), 10, claims=True):
+        leading = good(after)
+        terms |= set(leading)
+        assert len(leading) <= 1, after
+    assert {5, 6} <= terms
 
 
 def everything_lost(world: World) -> World:

@@ -1,0 +1,100 @@
+"""Events for people, of what changed in the status. Nobody depends on them.
+
+One name stands for one change of one generation, so that a pass that is done again, or a second
+controller, tells nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from controller import names
+from controller.errors import ClusterError, Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from controller.ports import Cluster, Manifest
+
+logger = logging.getLogger(__name__)
+
+ABNORMAL = frozenset({"Reconciling", "Stalled"})
+"""Conditions that are true when something is not as it should be."""
+
+_DIGITS = 16
+
+
+def events(
+    resource: Mapping[str, Any],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    now: datetime,
+) -> Iterator[Manifest]:
+    """Return an Event for every condition that says another thing than before.
+
+    What is told for the first time and is as it should be, or is not known, is no news.
+    """
+    former = {each["type"]: each for each in before.get("conditions") or ()}
+    for condition in after.get("conditions") or ():
+        of, status = condition["type"], condition["status"]
+        was = former.get(of)
+        if was is not None and (was["status"], was["reason"]) == (status, condition["reason"]):
+            continue
+        is_good = status == ("False" if of in ABNORMAL else "True")
+        if was is None and (is_good or status == "Unknown" or of == "Reconciling"):
+            continue
+        is_warning = not is_good and status != "Unknown" and of != "Reconciling"
+        yield _event(resource, condition, now, "Warning" if is_warning else "Normal")
+
+
+async def record(cluster: Cluster, manifest: Manifest) -> None:
+    """Record an Event if it can be; a pass never fails for one."""
+    try:
+        await cluster.record(manifest)
+    except Conflict:
+        return  # it is there already
+    except ClusterError as failure:
+        logger.info(
+            "an Event was not recorded",
+            extra={"event": manifest["metadata"]["name"], "why": str(failure)},
+        )
+
+
+def _event(
+    resource: Mapping[str, Any], condition: Mapping[str, Any], now: datetime, severity: str
+) -> Manifest:
+    metadata = resource["metadata"]
+    told = (
+        metadata["uid"],
+        condition["type"],
+        condition["status"],
+        condition["reason"],
+        str(condition["observedGeneration"]),
+    )
+    digest = hashlib.sha256("/".join(told).encode()).hexdigest()[:_DIGITS]
+    moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    says = f"{condition['type']}={condition['status']}"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.{digest}", "namespace": metadata["namespace"]},
+        "involvedObject": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+        "type": severity,
+        "reason": condition["reason"],
+        "message": f"{says}: {condition['message']}"[:1024],
+        "source": {"component": names.MANAGER},
+        "reportingComponent": names.MANAGER,
+        "reportingInstance": names.MANAGER,
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }

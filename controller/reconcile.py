@@ -1,0 +1,392 @@
+"""One pass: read, look, render, apply, take one step of a roll, report.
+
+A pass believes nothing but what it reads, can end anywhere, and may run beside another one. What
+is remembered between passes is a hint: when something was first seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from controller import names, observe, ports, rollout, views
+from controller.api.spec import RedisMode, SubmissionMode
+from controller.api.status import ConditionType
+from controller.apply import Application, NotYet, OnlyAPerson
+from controller.conditions import Work
+from controller.contest import Contests
+from controller.desired import access, deployments, is_waiting, redis, render
+from controller.desired.known import Known
+from controller.errors import Gone, InvalidSpec, Refused
+from controller.events import events, record
+from controller.observed import Note, Observed
+from controller.resource import parse
+from controller.status import compute_status, condition_of, highest_term, stalled_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from controller.desired.known import Release
+    from controller.observe import Live, Replicas
+    from controller.observed import LeaseView, PodView, SetView
+    from controller.ports import Cluster, Manifest
+    from controller.resource import Resource
+    from controller.status import Status
+
+logger = logging.getLogger(__name__)
+
+STEP_SECONDS = 1.0
+"""Until the next pass after a pod was replaced or a handover asked for."""
+
+PROGRESS_SECONDS = 5.0
+"""Until the next pass while something is under way."""
+
+TROUBLE_SECONDS = 15.0
+"""Until the next pass while something is not as it should be."""
+
+CALM_SECONDS = 60.0
+"""Until replicas are asked again how they are; nothing else tells us."""
+
+WITHOUT_HURRY = frozenset({ConditionType.FAULT_TOLERANT.value, ConditionType.UP_TO_DATE.value})
+"""Conditions that change by events alone."""
+
+Key = tuple[str, str]
+"""Namespace and name of a resource."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a pass ended."""
+
+    requeue_after: float | None = None
+    """Seconds after which to look again; None: not before something happens."""
+    wrote: int = 0
+    """Requests that may have changed something; Events are not counted."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """When things of one resource were first seen."""
+
+    uid: str
+    renewal: tuple[str, str, datetime] | None = None
+    """Holder and time of the Lease's last renewal, and when it was first seen."""
+    handover: tuple[str, int, datetime] | None = None
+    """Pod that is to lead, term that ends, and when that was first seen."""
+    signs: tuple[int, str] | None = None
+    """Chain and account that it sends answers with, as its replicas last said."""
+
+
+class Reconciler:
+    """Makes what runs what is asked for. One pass for a resource at a time, any number at once."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        release: Release,
+        replicas: Replicas,
+        clock: Callable[[], datetime],
+        token: Callable[[], str] = secrets.token_urlsafe,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            cluster: The API server.
+            release: What this release of the controller brings along.
+            replicas: The replicas' own word.
+            clock: Now, with its zone.
+            token: Makes passwords.
+        """
+        self._cluster = cluster
+        self._release = release
+        self._replicas = replicas
+        self._clock = clock
+        self._token = token
+        self._contests = Contests(clock)
+        self._memories: dict[Key, _Memory] = {}
+
+    async def reconcile(self, namespace: str, name: str) -> Outcome:
+        """Take one resource a step further.
+
+        Raises:
+            ClusterAway: Try again later.
+            Conflict: Something changed meanwhile; try again.
+            Refused: The controller lacks a right to read, or to report.
+        """
+        manifest = await self._cluster.get(ports.AGGREGATORS, namespace, name)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            self._memories.pop((namespace, name), None)  # the garbage collector does the rest
+            return Outcome()
+        try:
+            resource = parse(manifest)
+            return await self._pass(manifest, resource)
+        except InvalidSpec as invalid:
+            note = Note("InvalidSpec", str(invalid))
+            status = stalled_status(manifest, note, self._clock())
+            return await self._report(manifest, status, Outcome())
+
+    async def _pass(self, manifest: Manifest, resource: Resource) -> Outcome:
+        live = await observe.look(self._cluster, resource)
+        application = Application(self._cluster, resource, live.objects, self._contests)
+        work, is_applied = Work(), False
+        try:
+            await self._apply(application, live)
+            is_applied = True
+        except OnlyAPerson as stalled:
+            work = Work(stalled=stalled.note)
+        except NotYet as waiting:
+            work = Work(waiting=waiting.note)
+        observed = await self._observe(resource, live)
+        stepped = 0
+        if is_applied:
+            work, stepped = await self._step(application, observed)
+        work = replace(work, contested=next(iter(application.contested), None))
+        status = compute_status(resource, observed, work, self._release, self._clock())
+        outcome = Outcome(
+            requeue_after=_next_look(status, work, is_stepping=bool(stepped)),
+            wrote=application.wrote + stepped,
+        )
+        return await self._report(manifest, status, outcome)
+
+    # Applying.
+
+    async def _apply(self, application: Application, live: Live) -> None:
+        """Apply everything; Services of Redis first, whose addresses the rest depends on.
+
+        Raises:
+            OnlyAPerson, NotYet, ClusterAway, Conflict: As ``Application.ensure``.
+            InvalidSpec: Nothing was applied.
+        """
+        resource = application.resource
+        known = self._known(resource, live)
+        if is_waiting(resource, known):
+            for manifest in render(resource, known):
+                await application.ensure(manifest)
+            addresses = views.redis_addresses(resource, application.live)
+            known = replace(known, redis_addresses=tuple(addresses))
+        wanted = set()
+        if (lease := access.lease(resource, known)) is not None:
+            await application.ensure_once(lease)
+            wanted.add((lease["kind"], lease["metadata"]["name"]))
+        await self._ensure_passwords(application, live)
+        for manifest in render(resource, known):
+            await application.ensure(manifest)
+            wanted.add((manifest["kind"], manifest["metadata"]["name"]))
+        if not is_waiting(resource, known):
+            await application.prune(wanted, [*live.pods, *_templates(application.live)])
+
+    def _known(self, resource: Resource, live: Live) -> Known:
+        aggregator = _template(live, resource.name)
+        server = _template(live, names.redis(resource.name))
+        annotations = aggregator.get("metadata", {}).get("annotations") or {}
+        lease = live.objects.get((ports.LEASES.kind, resource.name))
+        seen = Observed(lease=None if lease is None else views.lease_view(lease, 0.0))
+        return Known(
+            release=self._release,
+            running_image=_image(aggregator),
+            running_redis_image=_image(server),
+            redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
+            restarted_at=annotations.get(names.RESTARTED_AT),
+            term=highest_term(resource.status, seen),
+        )
+
+    async def _ensure_passwords(self, application: Application, live: Live) -> None:
+        """Create the Secret of a managed Redis if there is none.
+
+        The controller must not read Secrets, so it tries where one may be missing: the group is
+        new, or a pod does not get ready.
+        """
+        resource = application.resource
+        if resource.spec.redis.mode is not RedisMode.MANAGED:
+            return
+        group = self._set(live, names.redis(resource.name))
+        if group is None or len(group.serving) < group.replicas:
+            passwords = redis.new_passwords(self._token)
+            await application.create_unseen(redis.redis_secret(resource, passwords))
+
+    # Looking.
+
+    async def _observe(self, resource: Resource, live: Live) -> Observed:
+        aggregator = self._set(live, resource.name)
+        pods = () if aggregator is None else aggregator.pods
+        replicas = await observe.ask(self._replicas, pods)
+        memory = self._memory(resource)
+        accounts = [found for each in replicas.values() if (found := _account(each.said))]
+        if resource.spec.submission.mode is not SubmissionMode.ACTIVE:
+            memory.signs = None
+        elif accounts:
+            memory.signs = deployments.resolve(resource.spec).chain_id, accounts[0]
+        is_managed = resource.spec.redis.mode is RedisMode.MANAGED
+        return Observed(
+            aggregator=aggregator,
+            redis=self._set(live, names.redis(resource.name)) if is_managed else None,
+            lease=self._lease(resource, live, memory),
+            replicas=replicas,
+            redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
+            same_signer=tuple(
+                f"{namespace}/{name}"
+                for (namespace, name), other in sorted(self._memories.items())
+                if memory.signs is not None
+                and other.signs == memory.signs
+                and (namespace, name) != (resource.namespace, resource.name)
+            ),
+        )
+
+    def _set(self, live: Live, name: str) -> SetView | None:
+        found = live.objects.get((ports.STATEFUL_SETS.kind, name))
+        return None if found is None else views.set_view(found, live.pods, self._clock())
+
+    def _memory(self, resource: Resource) -> _Memory:
+        memory = self._memories.get((resource.namespace, resource.name))
+        if memory is None or memory.uid != resource.uid:
+            memory = _Memory(resource.uid)
+            self._memories[resource.namespace, resource.name] = memory
+        return memory
+
+    def _lease(self, resource: Resource, live: Live, memory: _Memory) -> LeaseView | None:
+        """Return the Lease.
+
+        Its silence is counted by our own clock from when we first saw it, so that a clock that
+        differs from the pods' accuses nobody.
+        """
+        lease = live.objects.get((ports.LEASES.kind, resource.name))
+        if lease is None:
+            return None
+        now, spec = self._clock(), lease.get("spec") or {}
+        seen = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+        if memory.renewal is None or memory.renewal[:2] != seen:
+            memory.renewal = (*seen, now)
+        silent = (now - memory.renewal[2]).total_seconds()
+        if seen[1]:
+            silent = min(silent, views.seconds_since(seen[1], now))
+        return views.lease_view(lease, silent)
+
+    # Rolling.
+
+    async def _step(self, application: Application, observed: Observed) -> tuple[Work, int]:
+        """Take the next step of a roll; return what is so then, and what was written."""
+        resource = application.resource
+        step = rollout.plan(
+            observed,
+            paused=resource.spec.rollout.paused,
+            handover_seconds=self._handover_seconds(resource, observed.lease),
+        )
+        try:
+            return await self._act(application, step)
+        except Refused as refused:
+            return Work(stalled=Note("Forbidden", f"A pod cannot be replaced: {refused}.")), 0
+
+    async def _act(self, application: Application, step: rollout.Step) -> tuple[Work, int]:
+        match step:
+            case rollout.Nothing():
+                return Work(), 0
+            case rollout.Wait(note):
+                return Work(waiting=note), 0
+            case rollout.Stuck(note):
+                return Work(stalled=note), 0
+            case rollout.Evict(pod):
+                return await self._evict(application.resource, pod)
+            case rollout.Handover(to):
+                return await self._hand_over(application, to)
+
+    async def _evict(self, resource: Resource, pod: PodView) -> tuple[Work, int]:
+        if not await self._cluster.evict(resource.namespace, pod.name, uid=pod.uid):
+            why = f"A disruption budget does not let {pod.name} be replaced now."
+            return Work(waiting=Note("DisruptionBudget", why)), 0
+        logger.info("replaced a pod", extra={"resource": resource.name, "pod": pod.name})
+        return Work(waiting=Note("RollingOut", f"{pod.name} is being replaced.")), 1
+
+    async def _hand_over(self, application: Application, to: str) -> tuple[Work, int]:
+        lease = application.live[ports.LEASES.kind, application.resource.name]
+        metadata = lease["metadata"]
+        annotated = {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "annotations": {views.HANDOVER_TO: to},
+        }
+        note = Note("HandoverUnderWay", f"{to} is to lead.")
+        try:
+            await self._cluster.patch(
+                {"apiVersion": lease["apiVersion"], "kind": lease["kind"], "metadata": annotated}
+            )
+        except Gone:
+            return Work(waiting=note), 0
+        return Work(waiting=note), 1
+
+    def _handover_seconds(self, resource: Resource, lease: LeaseView | None) -> float:
+        memory = self._memory(resource)
+        if lease is None or not lease.handover_to:
+            memory.handover = None
+            return 0.0
+        asked = lease.handover_to, lease.term
+        if memory.handover is None or memory.handover[:2] != asked:
+            memory.handover = (*asked, self._clock())
+        return (self._clock() - memory.handover[2]).total_seconds()
+
+    # Reporting.
+
+    async def _report(self, manifest: Manifest, status: Status, outcome: Outcome) -> Outcome:
+        """Write the status if it is another one, of the resource as it was read."""
+        before = manifest.get("status") or {}
+        if status == before:
+            return outcome
+        metadata = {
+            name: manifest["metadata"][name]
+            for name in ("name", "namespace", "uid", "resourceVersion")
+        }
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": metadata,
+            "status": status,
+        }
+        try:
+            await self._cluster.apply(body, subresource="status")
+        except Gone:
+            return Outcome(wrote=outcome.wrote)
+        for event in events(manifest, before, status, self._clock()):
+            await record(self._cluster, event)
+        return replace(outcome, wrote=outcome.wrote + 1)
+
+
+def _next_look(status: Status, work: Work, *, is_stepping: bool) -> float:
+    if is_stepping:
+        return STEP_SECONDS
+    if condition_of(status, ConditionType.RECONCILING)["status"] == "True":
+        return PROGRESS_SECONDS
+    conditions = (each for each in status["conditions"] if each["type"] not in WITHOUT_HURRY)
+    abnormal = {ConditionType.RECONCILING.value, ConditionType.STALLED.value}
+    is_calm = all(
+        each["status"] == ("False" if each["type"] in abnormal else "True") for each in conditions
+    )
+    return CALM_SECONDS if is_calm and work.contested is None else TROUBLE_SECONDS
+
+
+def _template(live: Live, name: str) -> Mapping[str, Any]:
+    """Return what pods of a set are made from; without the set, one of the pods it left."""
+    found = live.objects.get((ports.STATEFUL_SETS.kind, name))
+    if found is not None:
+        return found["spec"]["template"]  # type: ignore[no-any-return]  # JSON
+    left = [pod for pod in live.pods if pod["metadata"]["name"].rpartition("-")[0] == name]
+    return max(left, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default={})
+
+
+def _templates(objects: Mapping[tuple[str, str], Manifest]) -> list[Manifest]:
+    return [
+        each["spec"]["template"]
+        for (kind, _), each in objects.items()
+        if kind == ports.STATEFUL_SETS.kind
+    ]
+
+
+def _image(template: Mapping[str, Any]) -> str | None:
+    return views.main_container(template.get("spec") or {}).get("image")
+
+
+def _account(said: Mapping[str, Any] | None) -> str:
+    account = ((said or {}).get("submission") or {}).get("account")
+    return account if isinstance(account, str) else ""

@@ -1,0 +1,175 @@
+"""A small world for one pass after another: API server, kubelets, replicas that elect a leader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller import names, ports
+from controller.desired.known import Release
+from controller.observe import Unreachable
+from controller.ports import Manifest
+from controller.reconcile import Outcome, Reconciler
+from tests.fakes.cluster import FakeCluster, Time, is_ready
+from tests.fakes.kubelet import FakeKubelet
+
+NAMESPACE, NAME = "aligned", "agg"
+RELEASE = Release(image="aggregator:1", redis_image="valkey:1")
+SPEC: dict[str, Any] = {
+    "network": {"preset": "Devnet"},
+    "chain": {"endpoints": [{"name": "main", "url": "http://anvil:8545"}]},
+    "signer": {
+        "type": "Keystore",
+        "keystore": {
+            "keystoreSecretRef": {"name": "key", "key": "keystore.json"},
+            "passwordSecretRef": {"name": "key", "key": "password"},
+        },
+    },
+}
+LEASE_SECONDS = 5.0
+
+
+def manifest(spec: Mapping[str, Any] | None = None, name: str = NAME) -> Manifest:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": deepcopy(SPEC) | deepcopy(dict(spec or {})),
+    }
+
+
+@dataclass
+class World:
+    """Everything around the reconciler."""
+
+    time: Time = field(default_factory=Time)
+    release: Release = RELEASE
+    reachable: bool = True
+    """The controller reaches the pods' network."""
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What replicas say beside the usual, by pod."""
+
+    def __post_init__(self) -> None:
+        self.cluster = FakeCluster(self.time)
+        self.kubelet = FakeKubelet(self.cluster)
+        self.reconciler = self.restarted()
+        self.failovers: dict[str, list[dict[str, Any]]] = {}
+
+    def restarted(self, release: Release | None = None) -> Reconciler:
+        self.release = release or self.release
+        self.reconciler = Reconciler(self.cluster, self.release, self, self.time, lambda: "secret")
+        return self.reconciler
+
+    # What people and the replicas do.
+
+    def create(self, spec: Mapping[str, Any] | None = None, name: str = NAME) -> Manifest:
+        return self.cluster.put(manifest(spec, name))
+
+    def change(self, spec: Mapping[str, Any], name: str = NAME) -> Manifest:
+        return self.cluster.edit({**manifest(None, name), "spec": dict(spec)})
+
+    def elect(self, name: str = NAME) -> None:
+        """Let the replicas choose a leader as their election would."""
+        lease = self.cluster.read(ports.LEASES, NAMESPACE, name)
+        if lease is None:
+            return
+        spec, annotations = lease["spec"], lease["metadata"].get("annotations") or {}
+        fit = [pod["metadata"]["name"] for pod in self.pods(name) if is_ready(pod)]
+        holder = str(spec.get("holderIdentity") or "").rpartition(".")[0]
+        wanted = annotations.get("aligned-aggregator.io/handover-to", "")
+        heir = wanted if wanted in fit else holder if holder in fit else next(iter(fit), "")
+        change: dict[str, Any] = {"renewTime": self.time.now.isoformat()}
+        if heir and heir != holder:
+            term = int(spec.get("leaseTransitions") or 0) + 1
+            change |= {
+                "holderIdentity": f"{heir}.boot",
+                "leaseTransitions": term,
+                "acquireTime": self.time.now.isoformat(),
+                "leaseDurationSeconds": int(LEASE_SECONDS),
+            }
+            over = "" if heir == wanted or not holder else f"{holder}.boot"
+            self.failovers.setdefault(heir, []).append(
+                {"term": term, "over": over, "detect_ms": 5, "elect_ms": 6, "resume_ms": 7}
+            )
+        if heir:
+            patch = {"annotations": {"aligned-aggregator.io/handover-to": None}}
+            self.cluster.edit({**lease, "metadata": {**lease["metadata"], **patch}}, "aggregator")
+            self.cluster.edit({**lease, "spec": change}, "aggregator")
+
+    async def status(self, address: str) -> Mapping[str, Any]:
+        """See ``Replicas``."""
+        for pod in self.cluster.all(ports.PODS):
+            name = pod["metadata"]["name"]
+            if pod["status"].get("podIP") == address and self.reachable:
+                return {
+                    "role": {"term": 0, "leads": False},
+                    "replicas": {
+                        "store": {"reachable": True, "in_sync": True, "primary": None},
+                        "failovers": self.failovers.get(name, []),
+                    },
+                    "chain": {"seen_seconds_ago": 1, "endpoints": [{"name": "a", "healthy": True}]},
+                    "submission": {"blocked": None, "account": None},
+                    "parked": [],
+                } | self.said.get(name, {})
+        raise Unreachable("no answer within 2 s")
+
+    # What happens.
+
+    async def reconcile(self, name: str = NAME) -> Outcome:
+        return await self.reconciler.reconcile(NAMESPACE, name)
+
+    async def turn(self, name: str = NAME) -> Outcome:
+        """One pass, and what everything else makes of it."""
+        outcome = await self.reconcile(name)
+        self.kubelet.settle(2)
+        self.elect(name)
+        self.time.advance(1)
+        return outcome
+
+    async def settle(self, name: str = NAME, turns: int = 60) -> None:
+        """Turn until nothing is left to do."""
+        for _ in range(turns):
+            outcome = await self.turn(name)
+            if outcome.wrote == 0 and self.condition("Reconciling", name)["status"] == "False":
+                return
+        raise AssertionError(f"not settled: {self.told(name)}")
+
+    # What there is.
+
+    def resource(self, name: str = NAME) -> Manifest:
+        found = self.cluster.read(ports.AGGREGATORS, NAMESPACE, name)
+        assert found is not None
+        return found
+
+    def told(self, name: str = NAME) -> dict[str, Any]:
+        status: dict[str, Any] = self.resource(name).get("status") or {}
+        return status
+
+    def condition(self, of: str, name: str = NAME) -> dict[str, Any]:
+        for each in self.told(name).get("conditions", ()):
+            if each["type"] == of:
+                return dict(each)
+        return {"status": "", "reason": ""}
+
+    def is_ready(self, name: str = NAME) -> bool:
+        ready = self.condition("Ready", name)
+        generation = self.resource(name)["metadata"]["generation"]
+        return ready["status"] == "True" and ready["observedGeneration"] == generation
+
+    def pods(self, name: str = NAME) -> list[Manifest]:
+        return list(self.cluster.all(ports.PODS, NAMESPACE, names.selector(name, "aggregator")))
+
+    def redis_pods(self, name: str = NAME) -> list[Manifest]:
+        return list(self.cluster.all(ports.PODS, NAMESPACE, names.selector(name, "redis")))
+
+    def uids(self) -> dict[str, str]:
+        return {
+            pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.cluster.all(ports.PODS)
+        }
+
+    def leader(self) -> str:
+        lease = self.cluster.read(ports.LEASES, NAMESPACE, NAME)
+        assert lease is not None
+        return str(lease["spec"].get("holderIdentity") or "").rpartition(".")[0]

@@ -74,6 +74,8 @@ class Stored:
     owners: dict[tuple[str, str], set[Path]] = field(default_factory=dict)
     """Fields by manager and operation."""
     times: dict[tuple[str, str], str] = field(default_factory=dict)
+    shown: Manifest | None = None
+    """As a client sees it; None: to be worked out again."""
 
 
 class FakeCluster:
@@ -205,15 +207,13 @@ class FakeCluster:
     def all(
         self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> Sequence[Manifest]:
-        found = [
-            _shown(stored)
-            for key, stored in sorted(self.stored.items())
-            if key[0] == kind.kind and namespace in {None, key[1]}
-        ]
+        wanted = (labels or {}).items()
         return [
-            each
-            for each in found
-            if (labels or {}).items() <= each["metadata"].get("labels", {}).items()
+            _shown(stored)
+            for key, stored in sorted(self.stored.items(), key=lambda each: each[0])
+            if key[0] == kind.kind
+            and namespace in {None, key[1]}
+            and wanted <= stored.manifest["metadata"].get("labels", {}).items()
         ]
 
     def put(self, manifest: Manifest, manager: str = "kubectl") -> Manifest:
@@ -323,6 +323,7 @@ class FakeCluster:
             stored.manifest = before
             raise
         stored.owners[by] = set(desired)
+        stored.shown = None
         return self._changed(stored, before, by)
 
     def _edit(self, key: Key, patch: Manifest, manager: str) -> None:
@@ -340,6 +341,7 @@ class FakeCluster:
         for paths in stored.owners.values():
             paths.difference_update(touched, old.keys() - new.keys())
         stored.owners.setdefault(by, set()).update(touched)
+        stored.shown = None
         self._changed(stored, before, by)
 
     def _changed(self, stored: Stored, before: Manifest, by: tuple[str, str]) -> bool:
@@ -355,6 +357,7 @@ class FakeCluster:
 
     def _touch(self, stored: Stored) -> None:
         self._version += 1
+        stored.shown = None
         stored.manifest["metadata"]["resourceVersion"] = str(self._version)
 
     def _wrote(self, verb: str, key: Key, *, changed: bool) -> Manifest:
@@ -436,12 +439,18 @@ def _owners(stored: Stored) -> set[str]:
 
 
 def _shown(stored: Stored) -> Manifest:
-    shown = deepcopy(stored.manifest)
-    shown["metadata"]["managedFields"] = [
+    if stored.shown is None:
+        stored.shown = deepcopy(stored.manifest)
+        stored.shown["metadata"]["managedFields"] = _managed_fields(stored)
+    return deepcopy(stored.shown)
+
+
+def _managed_fields(stored: Stored) -> list[Manifest]:
+    return [
         {
             "manager": manager,
             "operation": "Apply" if operation == "status" else operation,
-            "apiVersion": shown["apiVersion"],
+            "apiVersion": stored.manifest["apiVersion"],
             "time": stored.times.get((manager, operation), ""),
             "fieldsType": "FieldsV1",
             "fieldsV1": fieldsets.fields_v1(paths),
@@ -450,7 +459,6 @@ def _shown(stored: Stored) -> Manifest:
         for (manager, operation), paths in stored.owners.items()
         if paths
     ]
-    return shown
 
 
 def _merge_patch(target: dict[str, Any], patch: Mapping[str, Any]) -> None:

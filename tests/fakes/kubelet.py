@@ -125,18 +125,14 @@ class FakeKubelet:
             if trouble
             else {"running": {}},
         }
-        self.cluster.edit(
-            {
-                **pod,
-                "status": {
-                    "phase": "Pending" if trouble else "Running",
-                    "podIP": address,
-                    "conditions": [ready],
-                    "containerStatuses": [container],
-                },
-            },
-            "kubelet",
-        )
+        told = {
+            "phase": "Pending" if trouble else "Running",
+            "podIP": address,
+            "conditions": [ready],
+            "containerStatuses": [container],
+        }
+        if told != status:
+            self.cluster.edit({**pod, "status": told}, "kubelet")
 
 
 def _reference(statefulset: Manifest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections import deque
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, NoReturn
 
@@ -79,6 +80,8 @@ class Surroundings:
 class Failover:
     """How this replica took over."""
 
+    at: str
+    """When work went on, by the wall clock; RFC 3339."""
     term: int
     over: str
     """Who led before; empty: nobody, it was given up in order."""
@@ -93,7 +96,8 @@ class Failover:
 class Chronicle:
     """The last takeovers of this replica."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
         self.elected: ElectedLeadership | None = None
         self.failovers: deque[Failover] = deque(maxlen=FAILOVERS)
 
@@ -103,6 +107,7 @@ class Chronicle:
         if won is None or won.term != term or any(one.term == term for one in self.failovers):
             return
         failover = Failover(
+            at=self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             term=term,
             over=won.over,
             detect_ms=_milliseconds(won.heard, won.began),

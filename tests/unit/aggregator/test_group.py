@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import cast
@@ -101,7 +102,8 @@ class Winner:
 
 
 def test_every_takeover_is_told_once_with_its_stages() -> None:
-    chronicle, winner = Chronicle(), Winner()
+    moment = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+    chronicle, winner = Chronicle(lambda: moment), Winner()
     chronicle.elected = cast("ElectedLeadership", winner)
     chronicle.begun(1)
     assert list(chronicle.failovers) == []
@@ -111,6 +113,7 @@ def test_every_takeover_is_told_once_with_its_stages() -> None:
     chronicle.begun(2)
     [failover] = chronicle.failovers
     assert (failover.term, failover.over) == (2, "other")
+    assert failover.at == "2026-03-01T12:00:00.250Z"
     assert (failover.detect_ms, failover.elect_ms) == (1500, 250)
     assert failover.resume_ms >= 750
 

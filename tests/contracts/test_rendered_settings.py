@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from aggregator import configure
 from aggregator.replicas import Backend
@@ -23,7 +23,15 @@ from aggregator.settings import KeystoreSigner, Settings, Web3Signer as RemoteSi
 from controller import desired, names
 from controller.desired import config, deployments, workload
 from controller.desired.known import Known
-from tests.unit.controller.desired.specs import FACTS, KNOWN, LONE, SENTINELS, SPECS, resource
+from tests.unit.controller.desired.specs import (
+    FACTS,
+    KNOWN,
+    LONE,
+    PATIENT,
+    SENTINELS,
+    SPECS,
+    resource,
+)
 from tests.unit.controller.golden.cases import CASES, Case
 
 RENDERED = Path(__file__).parent / "rendered"
@@ -84,7 +92,7 @@ def test_there_is_a_release_to_compare_with() -> None:
 
 
 @given(SPECS, FACTS)
-@settings(max_examples=60, deadline=None)
+@PATIENT
 def test_the_daemon_does_what_any_resource_asks_for(spec: dict[str, Any], known: Known) -> None:
     asked = resource(spec)
     if desired.is_waiting(asked, known):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 
 from controller.desired.known import Known, Release
 from controller.resource import Resource, parse
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+"""For a machine that does other things as well."""
 
 UID = "11111111-2222-3333-4444-555555555555"
 RELEASE = Release(image="aggregator:1", redis_image="valkey:1")

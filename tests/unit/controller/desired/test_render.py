@@ -14,6 +14,7 @@ from tests.unit.controller.desired.specs import (
     FACTS,
     KNOWN,
     LONE,
+    PATIENT,
     RELEASE,
     SENTINELS,
     SPECS,
@@ -52,7 +53,7 @@ def test_every_object_is_what_its_kind_may_be(case: Case, version: str) -> None:
 
 
 @given(SPECS, FACTS)
-@settings(max_examples=40, deadline=None)
+@settings(PATIENT, max_examples=10)
 def test_objects_of_any_resource_are_what_their_kind_may_be(
     spec: dict[str, Any], known: Known
 ) -> None:
@@ -61,12 +62,14 @@ def test_objects_of_any_resource_are_what_their_kind_may_be(
 
 
 @given(SPECS, FACTS)
+@PATIENT
 def test_the_same_resource_gives_the_same_objects(spec: dict[str, Any], known: Known) -> None:
     one = desired.render(resource(spec), known)
     assert one == desired.render(resource(spec), known)
 
 
 @given(SPECS, FACTS)
+@PATIENT
 def test_objects_are_ours_to_tell_and_to_collect(spec: dict[str, Any], known: Known) -> None:
     manifests = desired.render(resource(spec), known)
     places = {(ports.kind_of(each), each["metadata"]["name"]) for each in manifests}
@@ -79,6 +82,7 @@ def test_objects_are_ours_to_tell_and_to_collect(spec: dict[str, Any], known: Kn
 
 
 @given(SPECS, FACTS)
+@PATIENT
 def test_what_selects_pods_selects_those_of_its_own_set(spec: dict[str, Any], known: Known) -> None:
     manifests = desired.render(resource(spec), known)
     pods = [

@@ -49,9 +49,24 @@ class Case:
         return [*([lease] if lease else []), *desired.render(self.resource, self.known)]
 
     def text(self) -> str:
-        return yaml.dump_all(
-            self.objects(), Dumper=Plain, sort_keys=False, width=100, allow_unicode=True
-        )
+        """As it is kept: files that stand in the tree themselves are not repeated."""
+        objects = self.objects()
+        names_of_files = []
+        for each in objects:
+            if each["kind"] == "ConfigMap" and each["metadata"]["name"] != self.config:
+                names_of_files.append(each["metadata"]["name"])
+                each["data"] = dict.fromkeys(each["data"], "(a file of controller/redis_node)")
+        text = yaml.dump_all(objects, Dumper=Plain, sort_keys=False, width=100, allow_unicode=True)
+        for name in names_of_files:
+            text = text.replace(name, f"{name.rpartition('-')[0]}-DIGEST")
+        return text
+
+    @property
+    def config(self) -> str:
+        """The name of the daemon's ConfigMap."""
+        name = config.config_map(self.resource, self.known)["metadata"]["name"]
+        assert isinstance(name, str)
+        return name
 
     def configuration(self) -> str:
         return config.configuration(self.resource, self.known).text

@@ -25,11 +25,15 @@ until_true() {
   done
 }
 
+coordinated() {   # until Sentinel takes the order or knows none such; it needs to have seen a replica
+  said=$(ask failover "$local" 26379 sentinel failover aggregator coordinated)
+  case $said in NOGOODSLAVE*) return 1 ;; esac
+}
+
 ask failover "$local" 6379 info replication | grep -q '^role:master' || exit 0
-said=$(ask failover "$local" 26379 sentinel failover aggregator coordinated)
+until_true 3 coordinated
 case $said in
-OK | INPROG*) ;;
-*)   # before Valkey 9: a primary that still takes writes while another is promoted loses them
+ERR*)   # before Valkey 9: a primary that takes writes while another is promoted loses them
   ask failover "$local" 6379 client pause 8000 write >/dev/null
   until_true 3 caught_up
   said=$(ask failover "$local" 26379 sentinel failover aggregator)

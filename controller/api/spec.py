@@ -218,7 +218,7 @@ class ManagedRedis(Part):
     resources: Resources | None = None
     """Of the server's container. Absent: 50m CPU and 128Mi, limit 256Mi memory."""
     template: Overlay | None = None
-    """Partial pod template, merged over ours."""
+    """Partial pod template, merged over ours in the same way as the aggregator's."""
 
 
 class RedisTls(Part):
@@ -437,4 +437,7 @@ class AggregatorSpec(Part):
     resources: Resources | None = None
     """Of the aggregator's container. Absent: 250m CPU and 256Mi, limit 512Mi memory."""
     template: Overlay | None = None
-    """Partial pod template, merged over ours."""
+    """Partial pod template, merged over ours: maps by key, containers, volumes, env and the like by
+    name, other lists as a whole. ``$patch: delete`` in an item removes it, ``$patch: replace`` in an
+    item or a map puts it in the place of ours. OpenShift assigns users and groups itself and wants
+    ``{spec: {securityContext: {$patch: replace, runAsNonRoot: true}}}``."""

@@ -1,14 +1,11 @@
-"""The whole daemon under load: CPU, rate, latency, start, memory.
-
-    .venv/bin/python -m bench.daemon [--runs 3] [--operators 200] [--batches 60] [--only NAME …]
+"""One process with an embedded store under load: CPU, rate, latency, start, memory.
 
 Client, chain and daemon share the machine; CPU is the daemon's own, so it says more than rates do
-when the machine is noisy. Each figure is the median of the runs with the lowest and highest.
+when the machine is noisy.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import secrets
@@ -19,7 +16,6 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +27,9 @@ from devnet.network import Network
 from devnet.operator import Fleet, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
+    from bench.figures import Figures
     from devnet.batcher import Posted
 
 SETTLE_SECONDS = 1.0
@@ -43,8 +40,6 @@ OPEN_BATCHES = 100
 ANSWERS = 10
 """Batches answered in one run."""
 NON_SIGNERS = 66
-
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,7 @@ async def closed(operators: int, batches: int, backend: str) -> Figures:
         before = here.daemon.cpu_seconds()
         report = await load.closed_loop(prepared, *here.address)
         cpu = here.daemon.cpu_seconds() - before
-        _check(report)
+        check(report)
         return {
             "CPU µs each": cpu / report.replies * 1e6,
             "per second": report.rate,
@@ -123,7 +118,7 @@ async def paced(operators: int, backend: str) -> Figures:
         before = here.daemon.cpu_seconds()
         report = await load.open_loop(prepared, *here.address, rate=PACED_RATE)
         cpu = here.daemon.cpu_seconds() - before
-        _check(report)
+        check(report)
         return {
             "p50 ms": report.percentile(50) * 1e3,
             "p99 ms": report.percentile(99) * 1e3,
@@ -132,7 +127,7 @@ async def paced(operators: int, backend: str) -> Figures:
         }
 
 
-def _check(report: load.Report) -> None:
+def check(report: load.Report) -> None:
     if report.accepted != report.sent:
         msg = f"not everything was accepted: {report.summary()}"
         raise RuntimeError(msg)
@@ -215,7 +210,7 @@ async def start(operators: int, backend: str) -> Figures:
         report = await load.closed_loop(
             load.prepare(here.network.operators, seen), *here.address, seconds=120
         )
-        _check(report)
+        check(report)
         await here.daemon.terminate()
         began = time.perf_counter()
         here.daemon.start()
@@ -236,53 +231,3 @@ async def start(operators: int, backend: str) -> Figures:
 async def _all_open(here: Rig) -> None:
     while (await here.daemon.status())["batches"]["count"]["open"] < OPEN_BATCHES:
         await asyncio.sleep(0.02)
-
-
-def table(title: str, runs: Sequence[Figures]) -> str:
-    """Return one line for each figure: median, lowest and highest."""
-    lines = [f"\n**{title}** ({len(runs)} runs)\n", "| figure | median | lowest | highest |"]
-    lines.append("|---|---:|---:|---:|")
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        shown = (statistics.median(values), min(values), max(values))
-        lines.append(f"| {name} | " + " | ".join(f"{value:,.1f}" for value in shown) + " |")
-    return "\n".join(lines)
-
-
-async def main(runs: int, operators: int, batches: int, only: Sequence[str]) -> None:
-    """Measure and print tables."""
-    suites: dict[str, tuple[str, Callable[[], Coroutine[object, object, Figures]]]] = {}
-    for backend in ("arkworks", "zksnake"):
-        suites[f"closed-{backend}"] = (
-            f"Acknowledged responses, closed loop, {operators} × {batches}, {backend}",
-            partial(closed, operators, batches, backend),
-        )
-        suites[f"paced-{backend}"] = (
-            f"Acknowledged responses, {PACED_RATE:,.0f}/s paced, {backend}",
-            partial(paced, operators, backend),
-        )
-    suites["answers"] = (
-        f"Answers, {operators} operators, {NON_SIGNERS} non-signers, window off, arkworks",
-        partial(answers, operators, "arkworks"),
-    )
-    suites["start"] = (
-        f"Start and memory, {OPEN_BATCHES} open batches × {operators} signatures, arkworks",
-        partial(start, operators, "arkworks"),
-    )
-    for name, (title, measure) in suites.items():
-        if not only or name in only:
-            print(table(title, [await measure() for _ in range(runs)]), flush=True)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--operators", type=int, default=200)
-    parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--only", nargs="*", default=(), help="suites, e.g. closed-arkworks")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    given = _arguments()
-    asyncio.run(main(given.runs, given.operators, given.batches, given.only))

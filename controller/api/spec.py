@@ -438,6 +438,6 @@ class AggregatorSpec(Part):
     """Of the aggregator's container. Absent: 250m CPU and 256Mi, limit 512Mi memory."""
     template: Overlay | None = None
     """Partial pod template, merged over ours: maps by key, containers, volumes, env and the like by
-    name, other lists as a whole. ``$patch: delete`` in an item removes it, ``$patch: replace`` in an
-    item or a map puts it in the place of ours. OpenShift assigns users and groups itself and wants
-    ``{spec: {securityContext: {$patch: replace, runAsNonRoot: true}}}``."""
+    name, other lists as a whole. ``$patch: delete`` in an item removes it, ``$patch: replace`` in
+    an item or a map puts it in the place of ours. OpenShift assigns users and groups itself and
+    wants ``{spec: {securityContext: {$patch: replace, runAsNonRoot: true}}}``."""

@@ -6,7 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from controller import names
 from controller.api.spec import JournalMode, RedisMode, Service
+from controller.desired import overlay
 
 if TYPE_CHECKING:
     from controller.desired.known import Known
@@ -46,12 +48,18 @@ def settings(resource: Resource, known: Known) -> str:
             asked.pop(section, None)
     managed = spec.redis.mode is RedisMode.MANAGED
     facts = {
-        "image": known.image(spec.image),
+        "image": image(resource, known),
         "redisAddresses": known.redis_addresses if managed else (),
         "restartedAt": known.restarted_at,
         "spec": asked,
     }
     return of({key: fact for key, fact in facts.items() if fact})
+
+
+def image(resource: Resource, known: Known) -> str:
+    """Return the image that the aggregator's pods get in the end, by template or otherwise."""
+    asked = overlay.image(resource.spec.template, names.AGGREGATOR)
+    return known.image(asked or resource.spec.image)
 
 
 def of(facts: Any) -> str:

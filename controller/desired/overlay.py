@@ -73,6 +73,21 @@ def merge(template: Mapping[str, Any], overlay: Mapping[str, Any] | None, path: 
     return merged
 
 
+def image(overlay: Mapping[str, Any] | None, container: str) -> str | None:
+    """Return the image that an overlay asks for in place of ours; None: it leaves it."""
+    containers = _below(overlay, "spec", "containers")
+    for each in containers if isinstance(containers, list) else ():
+        if _below(each, "name") == container and isinstance(asked := _below(each, "image"), str):
+            return asked
+    return None
+
+
+def _below(node: Any, *path: str) -> Any:
+    for key in path:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
 def _map(ours: Mapping[str, Any], theirs: Mapping[str, Any], at: Path, path: str) -> Manifest:
     theirs = dict(theirs)
     if _directive(theirs, path) == "replace":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from controller.ports import Manifest
     from controller.resource import Resource
 
-CONTAINER = "aggregator"
+CONTAINER = names.AGGREGATOR
 """The main container, for templates to name."""
 
 JOURNAL = "journal"
@@ -165,7 +165,7 @@ def _container(resource: Resource, known: Known) -> Manifest:
     asked = spec.resources
     return {
         "name": CONTAINER,
-        "image": known.image(spec.image),
+        "image": digest.image(resource, known),
         "command": ["aggregator", "run", "--config", f"{config.FOLDER}/{config.FILE}"],
         "env": [
             {

@@ -110,6 +110,14 @@ def test_an_image_that_runs_and_is_then_asked_for_replaces_no_pod() -> None:
     assert digest.settings(resource({"image": RELEASE.image}), KNOWN) == BEFORE
 
 
+def test_an_image_of_the_template_replaces_no_pod_once_it_runs() -> None:
+    template = {"spec": {"containers": [{"name": "aggregator", "image": "theirs:1"}]}}
+    asked = resource({"template": template})
+    running = replace(KNOWN, running_image="theirs:1")
+    assert digest.image(asked, KNOWN) == "theirs:1"
+    assert digest.settings(asked, running) == digest.settings(asked, KNOWN)
+
+
 def test_the_size_of_a_journal_in_the_pod_itself_is_the_pods() -> None:
     small, large = (
         digest.settings(resource({"journal": {"mode": "Ephemeral", "size": size}}), KNOWN)

@@ -137,7 +137,7 @@ def redis_settings(resource: Resource, known: Known) -> str:
         "asked": managed.model_dump(
             mode="json", by_alias=True, exclude_defaults=True, exclude={"image"}
         ),
-        "image": known.redis_image(managed.image),
+        "image": _image(resource, known),
         "restartedAt": known.redis_restarted_at,
     }
     return digest.of({key: fact for key, fact in facts.items() if fact})
@@ -145,6 +145,12 @@ def redis_settings(resource: Resource, known: Known) -> str:
 
 def _managed(resource: Resource) -> ManagedRedis:
     return resource.spec.redis.managed or ManagedRedis()
+
+
+def _image(resource: Resource, known: Known) -> str:
+    """Return the image that the servers get in the end, by template or otherwise."""
+    managed = _managed(resource)
+    return known.redis_image(overlay.image(managed.template, SERVER) or managed.image)
 
 
 @cache
@@ -218,7 +224,7 @@ def _template(resource: Resource, known: Known, config: str) -> Manifest:
     }
     if known.redis_restarted_at is not None:
         annotations[names.RESTARTED_AT] = known.redis_restarted_at
-    image = known.redis_image(_managed(resource).image)
+    image = _image(resource, known)
     return {
         "metadata": {
             "labels": names.labels(resource, names.REDIS),

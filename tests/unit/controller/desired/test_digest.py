@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from controller.desired import digest
+from controller.desired import digest, redis
 from controller.desired.known import Known, Release
 from controller.resource import parse
 from tests.unit.controller.desired.specs import (
@@ -116,6 +116,13 @@ def test_an_image_of_the_template_replaces_no_pod_once_it_runs() -> None:
     running = replace(KNOWN, running_image="theirs:1")
     assert digest.image(asked, KNOWN) == "theirs:1"
     assert digest.settings(asked, running) == digest.settings(asked, KNOWN)
+
+
+def test_an_image_of_the_redis_template_replaces_no_pod_once_it_runs() -> None:
+    template = {"spec": {"containers": [{"name": redis.SERVER, "image": "theirs:1"}]}}
+    asked = resource({"redis": {"managed": {"template": template}}})
+    running = replace(KNOWN, running_redis_image="theirs:1")
+    assert redis.redis_settings(asked, running) == redis.redis_settings(asked, KNOWN)
 
 
 def test_the_size_of_a_journal_in_the_pod_itself_is_the_pods() -> None:

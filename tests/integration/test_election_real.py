@@ -6,7 +6,7 @@ import base64
 import os
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,12 @@ import yaml
 
 from aggregator.leadership.kubernetes import KubernetesLock, LeaseAt
 from aggregator.leadership.lease import FENCED, HANDOVER_TO
+from devnet.network import Network
+from devnet.redis_servers import Options
+from devnet.sentinel import SentinelGroup
 from tests.fakes.candidates import FenceInMemory, Replica
-from tests.fakes.redis import until
+from tests.fakes.redis import programs, until
+from tests.integration.trio import three
 
 NAMESPACE = "default"
 
@@ -50,7 +54,10 @@ class Cluster:
             ssl=self.ssl,
         )
         self._headers = {"Authorization": f"Bearer {user['token']}"} if user.get("token") else {}
-        self.url = f"{cluster['server']}/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+        self.server = cluster["server"]
+        self.url = f"{self.server}/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+        self.authorities = folder / "authorities.pem"
+        self.authorities.write_text(self._data(cluster, "certificate-authority"))
 
     @staticmethod
     def _data(section: dict[str, str], key: str) -> str:
@@ -79,6 +86,37 @@ class Cluster:
     async def delete(self) -> None:
         await self.call("DELETE", f"{self.url}/{self.name}")
 
+    async def account(self, folder: Path) -> Path:
+        """Make a service account that may do what a replica may; return the file of its token."""
+        core = f"{self.server}/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
+        access = f"{self.server}/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
+        named = {"metadata": {"name": self.name}}
+        await self.call("POST", core, named)
+        rule = {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [self.name],
+            "verbs": ["get", "watch", "update"],
+        }
+        await self.call("POST", f"{access}/roles", named | {"rules": [rule]})
+        group = "rbac.authorization.k8s.io"
+        binding = named | {
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": self.name},
+            "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": NAMESPACE}],
+        }
+        await self.call("POST", f"{access}/rolebindings", binding)
+        token = folder / "replica.token"
+        answer = await self.call("POST", f"{core}/{self.name}/token", {"spec": {}})
+        token.write_text(answer["status"]["token"])
+        return token
+
+    async def forget(self) -> None:
+        """Delete what ``account`` made."""
+        access = f"{self.server}/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
+        core = f"{self.server}/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
+        for url in (f"{access}/rolebindings", f"{access}/roles", core):
+            await self.call("DELETE", f"{url}/{self.name}")
+
     async def spec(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self.call("GET", f"{self.url}/{self.name}"))["spec"]
         return found
@@ -95,6 +133,49 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     await one.create(term=6)
     yield one
     await one.delete()
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    found = programs("valkey", tmp_path_factory.mktemp("programs"))
+    with SentinelGroup(found, Options()) as running:
+        yield running
+
+
+async def test_daemons_with_no_more_rights_than_they_need_lead_by_turns(
+    chain: Network, group: SentinelGroup, cluster: Cluster, tmp_path: Path
+) -> None:
+    election = {
+        "backend": "kubernetes",
+        "lease_name": cluster.name,
+        "lease_namespace": NAMESPACE,
+        "api_server": cluster.server,
+        "token_file": str(await cluster.account(tmp_path)),
+        "api_ca_file": str(cluster.authorities),
+    }
+    async with three(chain, group, tmp_path, election=election) as trio:
+        leader = await trio.replicas.start()
+        first, second = [await trio.batcher.post() for _ in range(2)]
+        for who, replica in enumerate(trio.replicas.all):
+            await trio.signed(first, who, replica)
+        await trio.answered_once(first)
+        await trio.signed(second, 0, leader)
+        leader.daemon.kill()
+        successor = await trio.replicas.leader(other_than=leader)
+        await cluster.delete()
+        for who, replica in enumerate(trio.standbys(leader), start=1):
+            await trio.signed(second, who, replica)
+        await trio.answered_once(first, second)  # by the store's word
+        before = (await successor.daemon.status())["role"]["term"]
+        await cluster.create(term=0)
+        await trio.told(successor, "another replica leads", reason="held by nobody in term 0")
+        again = await trio.replicas.leader(other_than=leader)
+        assert (await again.daemon.status())["role"]["term"] > before
+        await trio.nothing_is_lost(of=trio.standbys(leader))
+        for replica in trio.standbys(leader):
+            assert await replica.daemon.terminate() == 0
+    assert not (await cluster.spec()).get("holderIdentity")
+    await cluster.forget()
 
 
 async def test_an_election_at_a_real_api_server(cluster: Cluster) -> None:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from aligned.model import BatchId, OperatorId
-from devnet.batcher import Batcher, Posted, verified
-from devnet.network import Network, hexed
-from devnet.operator import Fleet, Operator
+from devnet.network import Network
 from devnet.redis_servers import Options
-from devnet.replicas import Replica, Replicas
 from devnet.sentinel import SentinelGroup
 from tests.fakes.lease_server import NAME, NAMESPACE, LeaseServer
 from tests.fakes.redis import programs
-from tests.integration.daemons import RETRIES, SECONDS, eventually, seen
-
-Promises = set[tuple[BatchId, OperatorId]]
+from tests.integration.daemons import eventually
+from tests.integration.trio import Trio, mend, three
 
 
 @pytest.fixture(scope="module")
@@ -38,78 +31,7 @@ def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
     running.settle()
     running.wipe()
     yield running
-    for index, machine in enumerate(running.machines):
-        running.resume(index)
-        if machine.server is not None and machine.server.code is not None:
-            running.start_server(index)
-
-
-@dataclass
-class Trio:
-    """Three replicas with everything around them."""
-
-    network: Network
-    group: SentinelGroup
-    replicas: Replicas
-    batcher: Batcher
-    fleet: Fleet
-
-    def direct(self, index: int, to: Replica) -> Operator:
-        """Return operator ``index`` with a connection of its own to a certain replica."""
-        key = self.network.operators[index]
-        return Fleet(self.network, to.address, keys=[key], retries=RETRIES).operators[0]
-
-    async def signed(self, batch: Posted, who: int, to: Replica) -> None:
-        """Let an operator sign at one replica, and see that it gets its acknowledgement."""
-        operator = self.direct(who, to)
-        operator.book = self.fleet.book
-        delivery = await operator.answer(seen(batch))
-        operator.close()
-        assert delivery.acknowledged, to.daemon.tail()
-
-    async def acknowledged(self, batch: Posted, count: int) -> None:
-        await eventually(
-            lambda: len(self.fleet.book.acknowledged(batch.batch_id)) >= count,
-            f"{count} acknowledgements\n" + self.tails(),
-        )
-
-    async def answered_once(self, *batches: Posted) -> None:
-        """Wait until all are verified, each by one transaction."""
-        for batch in batches:
-            assert await verified(self.network, batch, seconds=SECONDS), self.tails()
-        answers = await self.network.all_answers()
-        assert {batch.hex(): len(each) for batch, each in answers.items() if len(each) != 1} == {}
-
-    def promised(self) -> Promises:
-        return {
-            (each.batch_id, each.operator_id)
-            for each in self.fleet.book.deliveries
-            if each.acknowledged
-        }
-
-    async def nothing_is_lost(self, *, of: list[Replica] | None = None) -> None:
-        """See that all these replicas come to hold every signature that was acknowledged."""
-        for replica in of or self.replicas.all:
-            await eventually(
-                lambda replica=replica: self.promised() <= replica.kept(),  # type: ignore[misc] # a loop's default
-                f"{replica.name} holds what was promised\n" + self.tails(),
-            )
-
-    async def holds(self, replica: Replica, batch: Posted, signatures: int) -> None:
-        """Wait until a replica shows ``batch`` with so many signatures."""
-        async with asyncio.timeout(SECONDS):
-            while True:
-                listed = (await replica.daemon.status())["batches"]["unresolved"]
-                wanted = {"batch": hexed(batch.batch_id), "signatures": signatures}
-                if any(wanted.items() <= each.items() for each in listed):
-                    return
-                await asyncio.sleep(0.05)
-
-    def standbys(self, leader: Replica) -> list[Replica]:
-        return [replica for replica in self.replicas.all if replica is not leader]
-
-    def tails(self) -> str:
-        return "\n".join(f"{one.name}: {one.daemon.tail()[-1500:]}" for one in self.replicas.all)
+    mend(running)
 
 
 @pytest.fixture
@@ -117,34 +39,6 @@ async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIte
     """Not started; operators see batches and sign at whichever replica they get."""
     async with three(chain, group, tmp_path) as trio:
         yield trio
-
-
-@asynccontextmanager
-async def three(
-    chain: Network,
-    group: SentinelGroup,
-    tmp_path: Path,
-    election: Mapping[str, object] | None = None,
-) -> AsyncIterator[Trio]:
-    overrides: dict[str, Mapping[str, object]] = {
-        "aggregation": {"window": "0s"},
-        "listen": {"drain_delay": "0s"},
-        "telemetry": {"log_format": "json"},
-        "election": election or {},
-    }
-    async with (
-        Replicas(chain, tmp_path, sentinels=group.sentinels, overrides=overrides) as replicas,
-        asyncio.TaskGroup() as tasks,
-    ):
-        batcher = Batcher(chain)
-        await batcher.deposit()
-        fleet = Fleet(chain, replicas.address, retries=RETRIES, poll_seconds=0.1)
-        for operator in fleet.operators:
-            operator.online = False
-        signing = tasks.create_task(fleet.run())
-        await fleet.watching()
-        yield Trio(chain, group, replicas, batcher, fleet)
-        signing.cancel()
 
 
 async def test_operators_at_different_replicas_make_one_answer(trio: Trio) -> None:
@@ -336,7 +230,7 @@ async def test_a_lease_elects_as_well_and_is_not_needed_by_a_healthy_leader(
             "api_server": server.url,
             "token_file": str(tmp_path / "token"),
         }
-        async with three(chain, group, tmp_path, election) as trio:
+        async with three(chain, group, tmp_path, election=election) as trio:
             leader = await trio.replicas.start()
             first = await trio.batcher.post()
             server.hang = True

@@ -1,0 +1,273 @@
+"""Three daemons: what happens to the leader, and to the lock that it holds.
+
+Which fault is tried where: see ``test_replicas_faults``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from aggregator.journal import opening, reading
+from aggregator.outbox import OutboxRow
+from devnet.batcher import Posted
+from devnet.network import Network, hexed
+from devnet.redis_servers import Options
+from devnet.replicas import Replica, status
+from devnet.sentinel import SentinelGroup
+from tests.fakes.lease_server import NAME, NAMESPACE, LeaseServer
+from tests.fakes.redis import programs
+from tests.integration.daemons import SECONDS, eventually, pooled
+from tests.integration.trio import Trio, mend, three
+
+SEND = "eth_sendRawTransaction"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    found = programs("valkey", tmp_path_factory.mktemp("programs"))
+    with SentinelGroup(found, Options()) as group:
+        yield group
+
+
+@pytest.fixture
+def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
+    """Settled and empty; whatever a test broke is mended."""
+    running.settle()
+    running.wipe()
+    yield running
+    mend(running)
+
+
+@pytest.fixture
+async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Trio]:
+    """Not started; every replica has its own way to Redis and to the chain."""
+    async with three(chain, group, tmp_path, parted=True) as trio:
+        yield trio
+
+
+@asynccontextmanager
+async def leased(
+    chain: Network, group: SentinelGroup, folder: Path, server: LeaseServer
+) -> AsyncIterator[Trio]:
+    """The same over a Lease; who asks is told by its token, the replica's name."""
+    election = {
+        "backend": "kubernetes",
+        "lease_name": NAME,
+        "lease_namespace": NAMESPACE,
+        "api_server": server.url,
+    }
+    each = []
+    for index in range(3):
+        token = folder / f"token-{index}"
+        token.write_text(f"replica-{index}")
+        each.append({"election": election | {"token_file": str(token)}})
+    async with three(chain, group, folder, each=each, parted=True) as trio:
+        yield trio
+
+
+@pytest.fixture
+def server() -> Iterator[LeaseServer]:
+    with LeaseServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def over_lease(
+    chain: Network, group: SentinelGroup, tmp_path: Path, server: LeaseServer
+) -> AsyncIterator[Trio]:
+    async with leased(chain, group, tmp_path, server) as trio:
+        yield trio
+
+
+async def signed_by_three(trio: Trio, batch: Posted, *, at: list[Replica]) -> None:
+    for who in range(3):
+        await trio.signed(batch, who, at[who % len(at)])
+
+
+async def leads_no_more(replica: Replica) -> None:
+    async with asyncio.timeout(SECONDS):
+        while (await status(replica))["leads"]:  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.05)
+
+
+def rows(replica: Replica) -> list[OutboxRow]:
+    """Return the outbox in a replica's journal."""
+    with opening.read_only(replica.journal) as connection:
+        return reading.read_outbox(connection)
+
+
+def terms_rise(server: LeaseServer) -> bool:
+    """Tell whether every change of holder to somebody had a higher term."""
+    terms = [term for holder, term in server.history if holder.startswith("replica-")]
+    return terms == sorted(set(terms))
+
+
+# Cut off.
+
+
+async def test_a_leader_cut_off_from_the_chain_lets_another_lead(trio: Trio) -> None:
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    trio.proxy(leader).faults.hang = True
+    successor = await trio.replicas.leader(other_than=leader)
+    await trio.told(leader, "cannot do the work", reason="no endpoint with a fresh head")
+    for who, replica in enumerate(trio.standbys(leader), start=1):
+        await trio.signed(batch, who, replica)
+    await trio.answered_once(batch)
+    await trio.signed(batch, 3, leader)  # it takes signatures all the same
+    trio.proxy(leader).faults.hang = False
+    await trio.nothing_is_lost()
+    assert (await successor.daemon.status())["role"]["leads"]
+
+
+async def test_a_leader_cut_off_from_redis_gives_the_lease_up(
+    over_lease: Trio, server: LeaseServer
+) -> None:
+    trio = over_lease
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    trio.cut_off(leader)
+    await trio.replicas.leader(other_than=leader)
+    await trio.told(leader, "cannot do the work", reason="the shared store does not answer it")
+    for who, replica in enumerate(trio.standbys(leader), start=1):
+        await trio.signed(batch, who, replica)
+    await trio.answered_once(batch)
+    trio.reconnect()
+    await trio.nothing_is_lost()
+    assert terms_rise(server)
+
+
+async def test_a_leader_cut_off_from_the_lease_is_replaced_and_stops(
+    over_lease: Trio, server: LeaseServer
+) -> None:
+    trio = over_lease
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    server.hang_for = {leader.name}
+    successor = await trio.replicas.leader(other_than=leader)
+    await leads_no_more(leader)
+    await trio.told(leader, "another replica leads", reason=f"of {successor.name}")
+    await signed_by_three(trio, batch, at=trio.replicas.all)
+    await trio.answered_once(batch)
+    await trio.nothing_is_lost()
+    server.hang_for = set()
+    assert terms_rise(server)
+
+
+# Killed in the middle.
+
+
+async def test_killed_between_persisting_and_broadcasting_its_successor_sends_the_same_bytes(
+    trio: Trio,
+) -> None:
+    leader = await trio.replicas.start()
+    for proxy in trio.proxies:
+        proxy.faults.hanging.add(SEND)
+    batch = await trio.batcher.post()
+    await signed_by_three(trio, batch, at=trio.replicas.all)
+    await trio.proxy(leader).held()
+    leader.daemon.kill()
+    assert await trio.network.anvil.pool() == []
+    [row] = rows(leader)
+    for proxy in trio.proxies:
+        proxy.faults.hanging.clear()
+    await trio.replicas.leader(other_than=leader)
+    await trio.answered_once(batch)
+    assert await trio.network.answers(batch.merkle_root, batch.sender) == [hexed(row.hash)]
+    await trio.nothing_is_lost(of=trio.standbys(leader))
+    leader.daemon.start()
+    await leader.daemon.ready()
+    await trio.nothing_is_lost()
+
+
+async def test_killed_between_broadcasting_and_the_receipt_its_successor_sends_nothing_else(
+    trio: Trio,
+) -> None:
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.network.anvil.automine(on=False)
+    await signed_by_three(trio, batch, at=trio.replicas.all)
+    waiting = await pooled(trio.network.anvil)
+    leader.daemon.kill()
+    successor = await trio.replicas.leader(other_than=leader)
+    await trio.told(successor, "answers are sent")
+    assert await pooled(trio.network.anvil) == waiting
+    await trio.network.anvil.automine(on=True)
+    await trio.network.anvil.mine()
+    await trio.answered_once(batch)
+    assert await trio.network.answers(batch.merkle_root, batch.sender) == [waiting]
+    await trio.nothing_is_lost(of=trio.standbys(leader))
+
+
+# The Lease.
+
+
+async def test_a_lease_deleted_by_hand_and_made_again_does_not_turn_terms_back(
+    over_lease: Trio, server: LeaseServer
+) -> None:
+    trio = over_lease
+    leader = await trio.replicas.start()
+    first, second = [await trio.batcher.post() for _ in range(2)]
+    server.delete()
+    await signed_by_three(trio, first, at=trio.replicas.all)
+    await trio.answered_once(first)  # by the store's word
+    assert (await leader.daemon.status())["role"]["leads"]
+    before = (await leader.daemon.status())["role"]["term"]
+    server.create(term=0)
+    await eventually(lambda: server.term > before, "a term above the fence")
+    await trio.told(leader, "another replica leads", reason="held by nobody in term 0")
+    await trio.replicas.leader()
+    await signed_by_three(trio, second, at=trio.replicas.all)
+    await trio.answered_once(first, second)
+    await trio.nothing_is_lost()
+
+
+async def test_a_lease_edited_by_hand_costs_a_term_and_nothing_else(
+    over_lease: Trio, server: LeaseServer
+) -> None:
+    trio = over_lease
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    server.edit(holderIdentity="somebody", leaseTransitions=40)
+    await trio.told(leader, "another replica leads", reason="held by somebody in term 40")
+    await eventually(lambda: server.term == 41, "a term above what was written")
+    await trio.replicas.leader()
+    for who, replica in enumerate(trio.standbys(leader), start=1):
+        await trio.signed(batch, who, replica)
+    await trio.answered_once(batch)
+    await trio.nothing_is_lost()
+
+
+async def test_an_api_server_that_is_paused_while_the_leader_dies_only_delays(
+    over_lease: Trio, server: LeaseServer
+) -> None:
+    trio = over_lease
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    server.hang = True
+    leader.daemon.kill()
+    for who, replica in enumerate(trio.standbys(leader), start=1):
+        await trio.signed(batch, who, replica)  # acknowledged all the same
+    asked = len(server.tokens)
+    await eventually(lambda: len(server.tokens) > asked + 4, "both go on asking")
+    assert [(await status(one))["leads"] for one in trio.standbys(leader)] == [False, False]
+    assert await trio.network.answers(batch.merkle_root, batch.sender) == []
+    server.hang = False
+    successor = await trio.replicas.leader(other_than=leader)
+    await trio.answered_once(batch)
+    await trio.nothing_is_lost(of=trio.standbys(leader))
+    [failover] = (await successor.daemon.status())["replicas"]["failovers"]
+    assert failover["over"].startswith(leader.name)
+    line = await trio.told(successor, "took over")
+    assert line["over"] == failover["over"]
+    assert terms_rise(server)

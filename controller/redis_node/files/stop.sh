@@ -25,15 +25,15 @@ until_true() {
   done
 }
 
-coordinated() {   # until Sentinel takes the order or knows none such; it needs to have seen a replica
+coordinated() {   # until Sentinel takes the order or knows none such; it has to have seen all first
   said=$(ask failover "$local" 26379 sentinel failover aggregator coordinated)
-  case $said in NOGOODSLAVE*) return 1 ;; esac
+  case $said in NOGOOD*) return 1 ;; esac
 }
 
 ask failover "$local" 6379 info replication | grep -q '^role:master' || exit 0
 until_true 3 coordinated
 case $said in
-ERR*)   # before Valkey 9: a primary that takes writes while another is promoted loses them
+ERR* | NOGOODPRIMARY*)   # before Valkey 9: a primary that takes writes while another is promoted loses them
   ask failover "$local" 6379 client pause 8000 write >/dev/null
   until_true 3 caught_up
   said=$(ask failover "$local" 26379 sentinel failover aggregator)

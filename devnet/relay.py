@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
     from typing import Any
 
 _CHUNK = 65536
@@ -20,17 +21,18 @@ _BLOCKED_SECONDS = 0.01
 _Result = TypeVar("_Result")
 
 
-class _Relay(NamedTuple):
-    server: asyncio.Server
-    machine: str
+Hook = Callable[[bytes], "bytes | None"]
+"""Decides about a piece of what one side sends; runs in the relays' thread."""
 
 
 class _Way(NamedTuple):
-    """From the caller to a port."""
+    """To a port of a machine."""
 
     pair: frozenset[str]
+    """Both ends' names, as far as they are known."""
     port: int
-    spell: Callable[[bytes], bytes] | None
+    asked: Hook
+    told: Hook
 
 
 class Network:
@@ -45,7 +47,7 @@ class Network:
 
     def __init__(self) -> None:
         self._cuts: frozenset[frozenset[str]] = frozenset()
-        self._relays: list[_Relay] = []
+        self._servers: list[asyncio.Server] = []
         self._handlers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relays", daemon=True)
@@ -57,7 +59,8 @@ class Network:
         port: int,
         *,
         caller: str | None = None,
-        spell: Callable[[bytes], bytes] | None = None,
+        asked: Hook = bytes,
+        told: Hook = bytes,
     ) -> int:
         """Forward a new port of 127.0.0.1 to ``port``, which ``machine`` listens on; return it.
 
@@ -65,10 +68,12 @@ class Network:
             machine: Who listens.
             port: Where.
             caller: Who alone calls here; None: whoever has the source address.
-            spell: Gets what ``machine`` sends, as it comes, and returns what the caller is told
-                instead; for addresses in it, which would lead past the relay.
+            asked: Gets what the caller sends, piece by piece as it comes, and returns what passes;
+                None: it waits, and is asked again. An OSError ends the connection.
+            told: The same for what ``machine`` sends; e.g. for addresses in it, which would lead
+                past the relay.
         """
-        return self._do(self._listen(machine, port, caller, spell))
+        return self._do(self._listen(caller, _Way(frozenset({machine}), port, asked, told)))
 
     def cut(self, one_side: set[str], other_side: set[str]) -> None:
         """Cut every connection between machines of the two sides, and nothing else."""
@@ -89,25 +94,19 @@ class Network:
     def _do(self, step: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
-    async def _listen(
-        self,
-        machine: str,
-        port: int,
-        caller: str | None,
-        spell: Callable[[bytes], bytes] | None,
-    ) -> int:
+    async def _listen(self, caller: str | None, way: _Way) -> int:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             if task is not None:
                 self._handlers.add(task)
                 task.add_done_callback(self._handlers.discard)
-            pair = frozenset((caller or writer.get_extra_info("peername")[0], machine))
+            pair = way.pair | {caller or writer.get_extra_info("peername")[0]}
             with suppress(OSError, asyncio.CancelledError):
-                await self._forward(_Way(pair, port, spell), reader, writer)
+                await self._forward(way._replace(pair=pair), reader, writer)
             writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1")
-        self._relays.append(_Relay(server, machine))
+        self._servers.append(server)
         listening: int = server.sockets[0].getsockname()[1]
         return listening
 
@@ -118,8 +117,8 @@ class Network:
         onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", way.port)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(way.pair, None, reader, onward_writer))
-                both.create_task(self._pump(way.pair, way.spell, onward_reader, writer))
+                both.create_task(self._pump(way.pair, way.asked, reader, onward_writer))
+                both.create_task(self._pump(way.pair, way.told, onward_reader, writer))
         except* OSError:
             pass
         finally:
@@ -128,13 +127,15 @@ class Network:
     async def _pump(
         self,
         pair: frozenset[str],
-        spell: Callable[[bytes], bytes] | None,
+        hook: Hook,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         while data := await reader.read(_CHUNK):
             await self._passage(pair)
-            writer.write(data if spell is None else spell(data))
+            while (passing := hook(data)) is None:  # noqa: ASYNC110 - switched from other threads
+                await asyncio.sleep(_BLOCKED_SECONDS)
+            writer.write(passing)
             await writer.drain()
         await self._passage(pair)
         msg = "the other end closed"
@@ -145,10 +146,10 @@ class Network:
             await asyncio.sleep(_BLOCKED_SECONDS)
 
     async def _stop(self) -> None:
-        for relay in self._relays:
-            relay.server.close()
-        handlers = list(self._handlers)
-        for handler in handlers:
-            handler.cancel()
-        if handlers:
+        for server in self._servers:
+            server.close()
+        await asyncio.sleep(0)  # what was accepted already gets its handler
+        while handlers := list(self._handlers):
+            for handler in handlers:
+                handler.cancel()
             await asyncio.wait(handlers)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from devnet.replicas import Replica
 from tests.nemesis.history import Struck
 from tests.nemesis.plan import Fault, Kind, Step, Target
-from tests.nemesis.world import World, stop
+from tests.nemesis.world import CHAIN, REDIS, World, stop
 
 _LEADER_SECONDS = 10.0
 """Patience for somebody to lead before a fault that wants the leader takes anybody."""
@@ -21,8 +21,10 @@ _PERSISTED_SECONDS = 15.0
 _SUCCESSOR_SECONDS = 60.0
 """Patience for Sentinels to make another server the primary."""
 
+_DROP_SECONDS = 0.3
+"""For the wires to break what a dead replica left in them."""
+
 _LOOK_SECONDS = 0.02
-_SEND = "eth_sendRawTransaction"
 
 Say = Callable[[str], None]
 
@@ -145,25 +147,26 @@ class Nemesis:
 
     async def _kill_persisted(self, fault: Fault) -> None:
         replica = await self._target(fault)
-        proxy = self._world.proxy(replica)
-        before = proxy.counts[_SEND]
-        proxy.faults.hanging.add(_SEND)
+        gate = self._world.gates[replica.name]
+        gate.caught, gate.holds_sends = False, True
         try:
             async with asyncio.timeout(_PERSISTED_SECONDS):
-                while proxy.counts[_SEND] == before:  # noqa: ASYNC110  # a counter
+                while not gate.caught:  # noqa: ASYNC110  # another thread's
                     await asyncio.sleep(_LOOK_SECONDS)
             told = f"SIGKILL {replica.name}: its answer is written down and not sent"
         except TimeoutError:
             told = f"SIGKILL {replica.name}: it sent nothing for {_PERSISTED_SECONDS:g} s"
         self._world.down.add(replica.name)
         replica.daemon.kill()
-        proxy.faults.hanging.discard(_SEND)
+        gate.refuses = True  # what was kept back is never sent
+        await asyncio.sleep(_DROP_SECONDS)
+        gate.refuses = gate.holds_sends = False
         await self._kill_one(replica, fault, told)
 
     async def _no_redis(self, fault: Fault) -> None:
         replica = await self._target(fault)
         self._tell(f"{fault.target}, {replica.name}, is cut off from Redis")
-        self._world.cut_off(replica)
+        self._world.cut_off(replica, REDIS)
         try:
             await asyncio.sleep(fault.seconds)
         finally:
@@ -172,18 +175,18 @@ class Nemesis:
 
     async def _no_chain(self, fault: Fault) -> None:
         replica = await self._target(fault)
-        proxy = self._world.proxy(replica)
+        gate = self._world.gates[replica.name]
         if fault.pick % 2:
             self._tell(f"the chain is silent to {fault.target}, {replica.name}")
-            proxy.faults.hang = True
+            self._world.cut_off(replica, CHAIN)
         else:
             self._tell(f"the chain refuses {fault.target}, {replica.name}")
-            await proxy.refuse()
+            gate.refuses = True
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            proxy.faults.hang = False
-            await proxy.accept()
+            gate.refuses = False
+            self._world.reconnect()
         self._tell(f"{replica.name} has the chain again")
 
     # Redis.

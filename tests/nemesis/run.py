@@ -27,6 +27,7 @@ SPREAD_SECONDS = 60.0
 """Patience until every replica's journal has everything: they unite every ten."""
 
 _LOOK_SECONDS = 0.25
+_SHOW_SECONDS = 0.7
 
 
 async def perform(plan: Plan, folder: Path, painter: Painter) -> Outcome:
@@ -68,15 +69,13 @@ class Run:
         """Fill the history."""
         world = self._world
         self._painter.event("starting three replicas")
-        leader = await world.replicas.start()
-        world.down.clear()
+        leader = await world.begin()
         self._painter.event(f"{leader.name} leads; operators sign from now on")
         await self._crew.prepare(world.replicas.address)
         async with asyncio.TaskGroup() as tasks:
             lookers = [
                 tasks.create_task(witness.watch_answers(world.network, self._history)),
                 tasks.create_task(world.guard(), name="guard"),
-                tasks.create_task(self._show(), name="show"),
                 *(
                     tasks.create_task(
                         witness.read_stream(world.network, machine.port, self._history)
@@ -84,6 +83,8 @@ class Run:
                     for machine in world.group.machines
                 ),
             ]
+            if self._painter.is_live:
+                lookers.append(tasks.create_task(self._show(), name="show"))
             enough = asyncio.Event()
             crew = tasks.create_task(self._crew.post(self._plan.batches, enough), name="crew")
             await self._break()
@@ -104,7 +105,7 @@ class Run:
 
     async def _finish(self, crew: asyncio.Task[None]) -> None:
         """Wait for what is still open, for as long as the promises leave time."""
-        while self._scene.posted < self._plan.batches and not crew.done():  # noqa: ASYNC110  # tasks and other processes
+        while len(self._history.posts) < self._plan.batches and not crew.done():  # noqa: ASYNC110  # tasks and other processes
             await asyncio.sleep(_LOOK_SECONDS)
         self._painter.event("waiting for the last answers")
         until = time.monotonic() + LAST_SECONDS
@@ -161,7 +162,7 @@ class Run:
             scene.delivering = self._crew.delivering
             scene.acknowledged = self._crew.acknowledged
             self._painter.refresh(scene)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_SHOW_SECONDS)
 
     async def _state(self, replica: Replica) -> str:
         if replica.name in self._world.down:

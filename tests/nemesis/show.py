@@ -39,6 +39,9 @@ class Scene:
 class Painter(Protocol):
     """Shows progress."""
 
+    is_live: bool
+    """Whether ``refresh`` does anything."""
+
     def event(self, text: str) -> None:
         """Something worth a line happened."""
 
@@ -48,6 +51,8 @@ class Painter(Protocol):
 
 class PlainPainter:
     """One line an event, with the seconds since the start."""
+
+    is_live = False
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -66,7 +71,9 @@ class PlainPainter:
 
 
 class LivePainter:
-    """The scene with the last events under it; every event is also printed above."""
+    """The scene with the last events under it."""
+
+    is_live = True
 
     def __init__(self, live: Live) -> None:
         self._live = live

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,7 +16,8 @@ from devnet.redis_servers import MASTER
 from devnet.relay import Network as Wires
 from devnet.sentinel import SentinelGroup
 from tests.fakes.redis import STEADY, programs
-from tests.nemesis.world import REDIS, wired
+from tests.integration.daemons import eventually
+from tests.nemesis.world import CHAIN, REDIS, Gate, wired
 
 NAME = "replica-0"
 
@@ -68,3 +70,40 @@ async def test_a_replica_that_is_cut_off_reaches_nothing_and_others_everything(
         assert await cut.find() == primary
     for each in (cut, other):
         await each.aclose()
+
+
+@asynccontextmanager
+async def a_node(heard: list[bytes]) -> AsyncIterator[int]:
+    """Whoever listens on the port that is returned; notes what it is sent."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            heard.append(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def test_a_transaction_that_was_kept_back_is_never_sent_once_its_replica_is_dead(
+    wires: Wires,
+) -> None:
+    heard: list[bytes] = []
+    gate = Gate()
+    async with a_node(heard) as node:
+        port = wires.relay(CHAIN, node, caller=NAME, asked=gate.asked)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        gate.holds_sends = True
+        writer.write(b"eth_call")
+        await eventually(lambda: heard == [b"eth_call"], "questions pass")
+        writer.write(b'{"method": "eth_sendRawTransaction"}')
+        await eventually(lambda: gate.caught, "it is kept back")
+        gate.refuses = True
+        async with asyncio.timeout(60):
+            assert await reader.read() == b""
+        gate.refuses = gate.holds_sends = False
+        writer.close()
+        assert heard == [b"eth_call"]

@@ -15,10 +15,18 @@ from redis.asyncio.connection import Connection
 from aggregator.journal import opening, reading
 from aggregator.store.connection import Address, Server, connect, exchange
 from aggregator.store.records import unpack_news
+from aligned import model
 from aligned.chain import abi
 from aligned.errors import StateDamaged, StoreUnavailable
-from aligned.model import BatchId, G1Point, OperatorId, TransactionHash, batch_id, operator_id
-from devnet.network import AGGREGATOR, Network, hexed
+from aligned.model import (
+    BatchId,
+    G1Point,
+    OperatorId,
+    TransactionHash,
+    batch_id,
+    operator_id,
+)
+from devnet.network import AGGREGATOR, BATCH_VERIFIED, Network, hexed
 from devnet.replicas import Replica
 from tests.nemesis.history import Claimed, History, Leading, Mined, Moment, Row, Sent
 
@@ -81,9 +89,19 @@ def _note(moment: bytes, fields: dict[bytes, bytes], history: History) -> None:
 
 async def watch_answers(network: Network, history: History) -> None:
     """Note when batches are verified, until cancelled."""
+    question = {
+        "address": hexed(network.deployment.service_manager),
+        "topics": [hexed(BATCH_VERIFIED)],
+    }
+    first = network.deployment.block
     while True:
-        for batch in await network.all_answers():
+        head = await network.anvil.head()
+        span = {"fromBlock": hex(first), "toBlock": hex(head)}
+        for log in await network.node.call("eth_getLogs", question | span):
+            sender = model.Address(bytes.fromhex(log["data"][-40:]))
+            batch = batch_id(bytes.fromhex(log["topics"][1][2:]), sender)
             history.seen_verified.setdefault(batch, time.time())
+        first = head  # again: the chain mines while it is asked
         await asyncio.sleep(_CHAIN_SECONDS)
 
 
@@ -138,7 +156,7 @@ def _answered(data: bytes) -> tuple[BatchId | None, frozenset[OperatorId]]:
         return None, frozenset()
     root, sender, proof = decode(("bytes32", "address", abi.CERTIFICATE), data[4:])
     lacking = frozenset(operator_id(G1Point(x + y)) for x, y in proof[1])
-    return batch_id(root, cast("Any", bytes.fromhex(sender[2:]))), lacking
+    return batch_id(root, model.Address(bytes.fromhex(sender[2:]))), lacking
 
 
 async def read_final(network: Network, history: History) -> None:

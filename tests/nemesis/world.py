@@ -17,7 +17,6 @@ import aiohttp
 from devnet.anvil import Anvil
 from devnet.daemon import DaemonFailed
 from devnet.network import Network
-from devnet.proxy import Proxy
 from devnet.relay import Network as Wires
 from devnet.replicas import Replica, Replicas, status
 from devnet.sentinel import SentinelGroup
@@ -32,16 +31,48 @@ nothing for another thirty."""
 DEMOTION_SECONDS = 15.0
 """How long Sentinels get to demote a former primary by themselves."""
 
+START_SECONDS = 180.0
+"""Patience with the first start."""
+
 STOP_SECONDS = 60.0
 """Patience with a replica that is told to stop."""
 
 REDIS = "redis"
 """What wires lead to."""
 
+CHAIN = "chain"
+_SEND = b"eth_sendRawTransaction"
 _BLOCK_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
+_SETTLE_LOOK_SECONDS = 0.3
 _STAKE = 100
 _Result = TypeVar("_Result")
+
+
+class Gate:
+    """What of a replica's requests reaches the chain. Switched here, read by the wires' thread."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        """Break every connection at its next request."""
+        self.holds_sends = False
+        """Keep transactions back."""
+        self.caught = False
+        """One was kept back."""
+
+    def asked(self, data: bytes) -> bytes | None:
+        """See ``devnet.relay.Network.relay``.
+
+        Raises:
+            ConnectionResetError: It does not pass.
+        """
+        if self.refuses:
+            msg = "refused"
+            raise ConnectionResetError(msg)
+        if self.holds_sends and _SEND in data:
+            self.caught = True
+            return None
+        return data
 
 
 @dataclass
@@ -51,9 +82,10 @@ class World:
     network: Network
     group: SentinelGroup
     replicas: Replicas
-    proxies: list[Proxy]
-    """Between each replica and the chain."""
+    gates: dict[str, Gate]
+    """Between each replica, by name, and the chain."""
     wires: Wires
+    """Between each replica and everything else."""
     hands: ThreadPoolExecutor
     """One thread for plain calls to ``group``, which may wait: processes must be started from a
     thread that lives on."""
@@ -65,15 +97,24 @@ class World:
         """Do something with ``group`` without blocking the loop."""
         return await asyncio.get_running_loop().run_in_executor(self.hands, work)
 
-    def proxy(self, replica: Replica) -> Proxy:
-        return self.proxies[self.replicas.all.index(replica)]
-
-    def cut_off(self, replica: Replica) -> None:
-        """Cut a replica off from all of Redis; one at a time."""
-        self.wires.cut({replica.name}, {REDIS})
+    def cut_off(self, replica: Replica, machine: str) -> None:
+        """Cut a replica off from ``REDIS`` or ``CHAIN``: silence; one at a time."""
+        self.wires.cut({replica.name}, {machine})
 
     def reconnect(self) -> None:
         self.wires.heal()
+
+    async def begin(self) -> Replica:
+        """Start all replicas; return who leads.
+
+        Raises:
+            DaemonFailed: One does not get ready, or nobody leads.
+        """
+        for replica in self.replicas.all:
+            self.start(replica)
+        for replica in self.replicas.all:
+            await replica.daemon.ready(START_SECONDS)
+        return await self.replicas.leader(seconds=START_SECONDS)
 
     async def leader(self) -> Replica | None:
         """Return who says that it leads; of several the one of the highest term."""
@@ -107,7 +148,7 @@ class World:
                 return ""
             if problem.startswith(REDIS) and time.monotonic() > began + DEMOTION_SECONDS:
                 await self.redis(self.group.settle)
-            await asyncio.sleep(4 * _LOOK_SECONDS)
+            await asyncio.sleep(_SETTLE_LOOK_SECONDS)
         return problem
 
     async def _problem(self) -> str:
@@ -159,16 +200,15 @@ async def built(options: Options, folder: Path, history: History) -> AsyncIterat
         stack.callback(group.close)
         stack.callback(_keep_logs, group, folder)
         await asyncio.get_running_loop().run_in_executor(hands, group.start)
-        proxies = [await stack.enter_async_context(Proxy(anvil.url)) for _ in range(3)]
         wires = Wires()
         stack.callback(wires.close)
-        each: list[dict[str, dict[str, object]]] = [
-            {
-                "redis": {"sentinels": wired(wires, group, f"replica-{index}")},
-                "chain": {"endpoints": [{"name": "proxied", "url": proxy.url}]},
-            }
-            for index, proxy in enumerate(proxies)
-        ]
+        gates = {f"replica-{index}": Gate() for index in range(3)}
+        each: list[dict[str, dict[str, object]]] = []
+        for name, gate in gates.items():
+            port = wires.relay(CHAIN, anvil.port, caller=name, asked=gate.asked)
+            endpoint = {"name": "wired", "url": f"http://127.0.0.1:{port}"}
+            sentinels = wired(wires, group, name)
+            each.append({"redis": {"sentinels": sentinels}, "chain": {"endpoints": [endpoint]}})
         overrides = {
             "aggregation": {"window": f"{WINDOW_SECONDS:g}s"},
             "listen": {"drain_delay": "200ms"},
@@ -178,7 +218,7 @@ async def built(options: Options, folder: Path, history: History) -> AsyncIterat
         replicas = Replicas(
             network, folder, sentinels=group.sentinels, overrides=overrides, each=each
         )
-        world = World(network, group, replicas, proxies, wires, hands, history)
+        world = World(network, group, replicas, gates, wires, hands, history)
         world.down.update(replica.name for replica in replicas.all)
         await stack.enter_async_context(replicas)
         yield world
@@ -192,18 +232,18 @@ def wired(wires: Wires, group: SentinelGroup, caller: str) -> list[str]:
     """
     spelling: dict[bytes, bytes] = {}
 
-    def spell(data: bytes) -> bytes:
+    def told(data: bytes) -> bytes:
         for theirs, ours in spelling.items():
             data = data.replace(theirs, ours)
         return data
 
     sentinels = []
     for machine in group.machines:
-        server = wires.relay(REDIS, machine.port, caller=caller, spell=spell)
-        sentinel = wires.relay(REDIS, machine.sentinel_port, caller=caller, spell=spell)
+        server = wires.relay(REDIS, machine.port, caller=caller, told=told)
+        sentinel = wires.relay(REDIS, machine.sentinel_port, caller=caller, told=told)
         sentinels.append(f"127.0.0.1:{sentinel}")
-        for told in (b"$5\r\n%d\r\n", b"127.0.0.1 %d", b"master_port:%d"):
-            spelling[told % machine.port] = told % server
+        for place in (b"$5\r\n%d\r\n", b"127.0.0.1 %d", b"master_port:%d"):
+            spelling[place % machine.port] = place % server
     return sentinels
 
 

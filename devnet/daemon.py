@@ -91,7 +91,7 @@ class Daemon:
             )
         self.starts += 1
 
-    async def ready(self, seconds: float = 60.0) -> None:
+    async def ready(self, seconds: float = 120.0) -> None:
         """Wait until ``/readyz`` says so.
 
         Raises:
@@ -110,7 +110,7 @@ class Daemon:
 
     async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            timeout = aiohttp.ClientTimeout(total=2)
+            timeout = aiohttp.ClientTimeout(total=10)
             async with session.get(f"{self._base}/readyz", timeout=timeout) as answer:
                 return answer.status == 200  # noqa: PLR2004  # HTTP OK
         return False
@@ -121,7 +121,7 @@ class Daemon:
         Raises:
             aiohttp.ClientError: It does not answer.
         """
-        timeout = aiohttp.ClientTimeout(total=5)
+        timeout = aiohttp.ClientTimeout(total=30)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(f"{self._base}/status") as answer,
@@ -135,7 +135,7 @@ class Daemon:
         Raises:
             aiohttp.ClientError: It does not answer.
         """
-        timeout = aiohttp.ClientTimeout(total=5)
+        timeout = aiohttp.ClientTimeout(total=30)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(f"{self._base}/metrics") as answer,
@@ -152,7 +152,7 @@ class Daemon:
         """Send a signal, e.g. SIGSTOP."""
         self._started.send_signal(number)
 
-    async def terminate(self, seconds: float = 30.0) -> int:
+    async def terminate(self, seconds: float = 60.0) -> int:
         """SIGTERM; return the exit status.
 
         Raises:
@@ -161,7 +161,7 @@ class Daemon:
         self._started.terminate()
         return await self.ended(seconds)
 
-    async def ended(self, seconds: float = 60.0) -> int:
+    async def ended(self, seconds: float = 120.0) -> int:
         """Wait for the end by itself; return the exit status.
 
         Raises:

@@ -24,7 +24,7 @@ class Aside:
     """
 
     def __init__(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start at once. To be made in the loop that will wait for it.
+        """Prepare. To be made in the loop that will wait for it.
 
         Args:
             name: Of the thread.
@@ -36,6 +36,9 @@ class Aside:
         self._error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; once."""
         self._thread.start()
 
     def tell(self, what: Callable[[], object]) -> None:

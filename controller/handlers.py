@@ -139,6 +139,7 @@ class Watches:
         run = _Run(registry, self._settings, self._scope, self._server)
         run.begun.add_done_callback(lambda _: self._begin())
         aside = Aside("watches", run.live)
+        aside.start()
         try:
             await aside.ended()
         except Exception as error:

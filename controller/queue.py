@@ -146,8 +146,8 @@ class WorkQueue(Generic[K]):
         """Keys whose last pass failed."""
         return len(self._failures)
 
-    def knows(self, key: K) -> bool:
-        """Tell whether ``key`` waits for a worker already, due or not."""
+    def is_pending(self, key: K) -> bool:
+        """Tell whether ``key`` waits for a worker already, due soon or not."""
         return key in self._dirty or key in self._due
 
     # How.

@@ -102,7 +102,7 @@ class Facts:
         return note and (self.waiting or note)
 
     def _unfinished(self, group: SetView | None) -> Note | None:
-        if group is None:
+        if group is None or not group.uid:
             return Note("Creating", "Objects are being created.")
         if group.outdated or any(pod.ordinal >= group.replicas for pod in group.pods):
             return Note("RollingOut", "Pods are being replaced.")
@@ -313,7 +313,7 @@ def up_to_date(facts: Facts) -> Verdict:
             "spec.redis.managed.image",
         ),
     ):
-        if asked is None and group is not None and group.image != newest:
+        if asked is None and group is not None and group.uid and group.image != newest:
             return Verdict(
                 "False",
                 "NewerImageAvailable",

@@ -50,6 +50,7 @@ class SetView:
     """One StatefulSet of ours."""
 
     uid: str
+    """Empty: it is not there, but pods of it are."""
     replicas: int
     """Asked for."""
     settings_hash: str

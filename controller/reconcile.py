@@ -203,7 +203,7 @@ class Reconciler:
         if resource.spec.redis.mode is not RedisMode.MANAGED:
             return
         group = self._set(live, names.redis(resource.name))
-        if group is None or len(group.serving) < group.replicas:
+        if group is None or not group.uid or len(group.serving) < group.replicas:
             passwords = redis.new_passwords(self._token)
             await application.create_unseen(redis.redis_secret(resource, passwords))
 
@@ -237,7 +237,9 @@ class Reconciler:
 
     def _set(self, live: Live, name: str) -> SetView | None:
         found = live.objects.get((ports.STATEFUL_SETS.kind, name))
-        return None if found is None else views.set_view(found, live.pods, self._clock())
+        if found is None:
+            return views.left_over(live.pods, name, self._clock())
+        return views.set_view(found, live.pods, self._clock())
 
     def _memory(self, resource: Resource) -> _Memory:
         memory = self._memories.get((resource.namespace, resource.name))

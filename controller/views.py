@@ -45,6 +45,23 @@ def set_view(statefulset: Manifest, pods: Iterable[Manifest], now: datetime) -> 
     )
 
 
+def left_over(pods: Iterable[Manifest], set_name: str, now: datetime) -> SetView | None:
+    """Return pods that are there without their set; None: there are none.
+
+    No settings are theirs, as nothing says what they are to be like.
+    """
+    views = [view for pod in pods if (view := pod_view(pod, set_name, now)) is not None]
+    if not views:
+        return None
+    return SetView(
+        uid="",
+        replicas=len(views),
+        settings_hash="",
+        image="",
+        pods=tuple(sorted(views, key=lambda view: view.ordinal)),
+    )
+
+
 def pod_view(pod: Manifest, set_name: str, now: datetime) -> PodView | None:
     """Return one pod; None: it is not one of that set."""
     metadata, status = pod["metadata"], pod.get("status") or {}

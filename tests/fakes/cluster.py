@@ -7,6 +7,7 @@ set which field. ``tests.fakes.kubelet`` plays the StatefulSet controller and th
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -74,8 +75,8 @@ class Stored:
     owners: dict[tuple[str, str], set[Path]] = field(default_factory=dict)
     """Fields by manager and operation."""
     times: dict[tuple[str, str], str] = field(default_factory=dict)
-    shown: Manifest | None = None
-    """As a client sees it; None: to be worked out again."""
+    shown: str = ""
+    """As a client sees it, JSON; empty: to be worked out again."""
 
 
 class FakeCluster:
@@ -174,6 +175,7 @@ class FakeCluster:
             for child in self._children({uid}):
                 references = self.stored[child].manifest["metadata"]["ownerReferences"]
                 references[:] = [each for each in references if each["uid"] != uid]
+                self._touch(self.stored[child])
         self.remove(kind, namespace, name)
 
     async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
@@ -306,7 +308,7 @@ class FakeCluster:
         others: set[Path] = set()
         others.update(*(paths for manager, paths in stored.owners.items() if manager != by))
         after = stored.manifest
-        for path in sorted(mine - desired.keys() - others, key=len, reverse=True):
+        for path in sorted(mine - desired.keys() - others, key=len):  # an item with all it has
             fieldsets.drop(after, path)
         current = fieldsets.fields(before)
         for path, value in desired.items():
@@ -323,7 +325,7 @@ class FakeCluster:
             stored.manifest = before
             raise
         stored.owners[by] = set(desired)
-        stored.shown = None
+        stored.shown = ""
         return self._changed(stored, before, by)
 
     def _edit(self, key: Key, patch: Manifest, manager: str) -> None:
@@ -341,7 +343,7 @@ class FakeCluster:
         for paths in stored.owners.values():
             paths.difference_update(touched, old.keys() - new.keys())
         stored.owners.setdefault(by, set()).update(touched)
-        stored.shown = None
+        stored.shown = ""
         self._changed(stored, before, by)
 
     def _changed(self, stored: Stored, before: Manifest, by: tuple[str, str]) -> bool:
@@ -357,7 +359,7 @@ class FakeCluster:
 
     def _touch(self, stored: Stored) -> None:
         self._version += 1
-        stored.shown = None
+        stored.shown = ""
         stored.manifest["metadata"]["resourceVersion"] = str(self._version)
 
     def _wrote(self, verb: str, key: Key, *, changed: bool) -> Manifest:
@@ -439,10 +441,11 @@ def _owners(stored: Stored) -> set[str]:
 
 
 def _shown(stored: Stored) -> Manifest:
-    if stored.shown is None:
-        stored.shown = deepcopy(stored.manifest)
-        stored.shown["metadata"]["managedFields"] = _managed_fields(stored)
-    return deepcopy(stored.shown)
+    if not stored.shown:
+        metadata = stored.manifest["metadata"] | {"managedFields": _managed_fields(stored)}
+        stored.shown = json.dumps(stored.manifest | {"metadata": metadata})
+    shown: Manifest = json.loads(stored.shown)
+    return shown
 
 
 def _managed_fields(stored: Stored) -> list[Manifest]:

@@ -30,6 +30,8 @@ SPEC: dict[str, Any] = {
 }
 LEASE_SECONDS = 5.0
 
+Objects = dict[tuple[str, str], Manifest]
+
 
 def manifest(spec: Mapping[str, Any] | None = None, name: str = NAME) -> Manifest:
     return {
@@ -173,3 +175,26 @@ class World:
         lease = self.cluster.read(ports.LEASES, NAMESPACE, NAME)
         assert lease is not None
         return str(lease["spec"].get("holderIdentity") or "").rpartition(".")[0]
+
+
+def owned(world: World) -> Objects:
+    """What a resource's objects say, without what the API server says of them."""
+    uid = world.resource()["metadata"]["uid"]
+    return {
+        (kind.kind, each["metadata"]["name"]): {
+            name: value for name, value in each.items() if name not in {"metadata", "status"}
+        }
+        | {"labels": each["metadata"].get("labels")}
+        for kind in ports.OWNED
+        if kind != ports.LEASES
+        for each in world.cluster.all(kind, NAMESPACE)
+        if names.owner_of(each["metadata"]) == uid
+    }
+
+
+async def ready(world: World, spec: dict[str, Any] | None = None) -> World:
+    world.create(spec)
+    await world.settle()
+    assert world.is_ready(), world.told()
+    world.cluster.writes.clear()
+    return world

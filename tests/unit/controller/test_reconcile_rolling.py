@@ -1,0 +1,262 @@
+"""Stories of changes that reach the pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller import desired, names, ports, reconcile
+from controller.desired.known import Release
+from controller.ports import Manifest
+from tests.unit.controller.stories import NAME, NAMESPACE, World, owned, ready
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_change_replaces_standbys_first_and_the_leader_last(world: World) -> None:
+    await ready(world)
+    assert world.leader() == "agg-0"
+    redis = {pod["metadata"]["uid"] for pod in world.redis_pods()}
+    world.change({"submission": {"maxInFlight": 2}})
+    await world.settle()
+    assert [write.name for write in world.cluster.writes if write.verb == "evict"] == [
+        "agg-2",
+        "agg-1",
+        "agg-0",
+    ]
+    assert world.is_ready()
+    assert world.leader() == "agg-1"
+    assert {pod["metadata"]["uid"] for pod in world.redis_pods()} == redis
+    [failover] = world.told()["failovers"]
+    assert (failover["from"], failover["to"], failover["planned"]) == ("agg-0", "agg-1", True)
+
+
+async def test_never_ready_for_a_generation_that_is_not_rolled_out(world: World) -> None:
+    await ready(world)
+    seen_ready = 0
+    for turn in range(120):
+        change = (
+            {"service": {"port": 9000 + turn}}
+            if turn % 3
+            else {"limits": {"connections": 1 + turn}}
+        )
+        world.change(change)
+        seen_ready += honestly_ready(world)
+        for _ in range(turn % 13):
+            await world.turn()
+            seen_ready += honestly_ready(world)
+    assert seen_ready > 10
+    await world.settle()
+    assert world.is_ready()
+
+
+def honestly_ready(world: World) -> bool:
+    """Tell whether the group says that it is ready; it may not say so while it is not."""
+    if not world.is_ready():
+        return False
+    spec = world.resource()["spec"]
+    asked = str(spec.get("limits", {}).get("connections", ""))
+    files = {
+        name: each["data"]["aggregator.yaml"]
+        for each in world.cluster.all(ports.CONFIG_MAPS)
+        if (name := each["metadata"]["name"]).startswith("agg-config-")
+    }
+    mounted = [
+        volume["configMap"]["name"]
+        for pod in world.pods()
+        for volume in pod["spec"]["volumes"]
+        if volume["name"] == "config"
+    ]
+    assert len(mounted) == 3
+    assert all(not asked or f"max_connections: {asked}\n" in files[name] for name in mounted)
+    service = world.cluster.read(ports.SERVICES, NAMESPACE, NAME)
+    assert service is not None
+    assert service["spec"]["ports"][0]["port"] == world.resource()["spec"].get("service", {}).get(
+        "port", 8090
+    )
+    return True
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"service": {"port": 9000}},
+        {"networkPolicy": {"mode": "Strict"}},
+        {"rollout": {"paused": True}},
+        {"journal": {"retention": {"whenDeleted": "Delete"}}},
+    ],
+    ids=["service", "policy", "paused", "retention"],
+)
+async def test_a_change_that_no_pod_sees_restarts_none(world: World, spec: dict[str, Any]) -> None:
+    await ready(world)
+    pods = world.uids()
+    world.change(spec)
+    await world.settle()
+    assert world.is_ready()
+    assert world.uids() == pods
+
+
+async def test_a_new_release_restarts_nothing(world: World) -> None:
+    await ready(world)
+    pods = world.uids()
+    world.restarted(Release(image="aggregator:2", redis_image="valkey:2"))
+    await world.settle()
+    assert world.uids() == pods
+    assert world.is_ready()
+    told = world.condition("UpToDate")
+    assert (told["status"], told["reason"]) == ("False", "NewerImageAvailable")
+    assert "aggregator:2" in told["message"]
+
+
+async def test_another_rendering_of_the_same_settings_restarts_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ready(world)
+    pods, rendered = world.uids(), desired.render
+
+    def otherwise(*known: Any) -> tuple[Manifest, ...]:
+        manifests = rendered(*known)
+        for each in manifests:
+            if each["kind"] == "StatefulSet":
+                each["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 77
+        return manifests
+
+    monkeypatch.setattr(reconcile, "render", otherwise)
+    await world.settle()
+    statefulset = world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, NAME)
+    assert statefulset is not None
+    assert statefulset["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 77
+    assert world.uids() == pods
+    assert world.is_ready()
+
+
+async def test_the_set_deleted_without_its_pods_keeps_the_image_that_runs(world: World) -> None:
+    await ready(world)
+    world.restarted(Release(image="aggregator:2", redis_image="valkey:2"))
+    for pod in world.pods():
+        world.cluster.edit({**pod, "metadata": {**pod["metadata"], "ownerReferences": []}})
+    world.cluster.remove(ports.STATEFUL_SETS, NAMESPACE, NAME)
+    pods = world.uids()
+    await world.settle()
+    assert world.uids() == pods
+    assert world.told()["image"] == "aggregator:1"
+
+
+async def test_a_bad_image_stalls_and_its_reversal_recovers(world: World) -> None:
+    await ready(world)
+    world.kubelet.trouble = lambda pod: (
+        "ImagePullBackOff" if pod["spec"]["containers"][0]["image"] == "bad" else ""
+    )
+    world.change({"image": "bad"})
+    for _ in range(60):
+        await world.turn()
+    assert world.condition("Stalled")["reason"] == "ImagePullBackOff"
+    assert world.condition("Stalled")["status"] == "True"
+    assert world.condition("Ready")["status"] == "False"
+    assert sorted(pod["spec"]["containers"][0]["image"] for pod in world.pods()) == [
+        "aggregator:1",
+        "aggregator:1",
+        "bad",
+    ]
+    world.change({"image": "aggregator:1"})
+    await world.settle()
+    assert world.is_ready()
+    assert [write.name for write in world.cluster.writes if write.verb == "evict"] == [
+        "agg-2",
+        "agg-2",
+    ]
+
+
+async def test_a_paused_rollout_replaces_nothing(world: World) -> None:
+    await ready(world)
+    pods = world.uids()
+    world.change({"rollout": {"paused": True}, "submission": {"maxInFlight": 2}})
+    for _ in range(5):
+        await world.turn()
+    assert world.uids() == pods
+    assert world.condition("Ready")["reason"] == "RolloutPaused"
+    world.change({"rollout": {"paused": False}})
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_suspended_there_are_no_pods_and_all_else_stays(world: World) -> None:
+    await ready(world)
+    before = owned(world).keys()
+    world.change({"suspend": True})
+    await world.settle()
+    assert world.cluster.all(ports.PODS) == []
+    assert world.condition("Ready")["reason"] == "Suspended"
+    assert owned(world).keys() == before
+    world.change({"suspend": False})
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_a_restart_that_kubectl_asks_for_is_a_roll(world: World) -> None:
+    await ready(world)
+    pods = {pod["metadata"]["uid"] for pod in world.pods()}
+    statefulset = world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, NAME)
+    assert statefulset is not None
+    annotations = {names.RESTARTED_AT: "2026-03-01T12:00:00Z"}
+    world.cluster.edit(
+        {**statefulset, "spec": {"template": {"metadata": {"annotations": annotations}}}},
+        "kubectl-rollout",
+    )
+    await world.settle()
+    assert world.is_ready()
+    assert not pods & {pod["metadata"]["uid"] for pod in world.pods()}
+
+
+async def test_the_old_file_stays_for_as_long_as_a_pod_has_it(world: World) -> None:
+    await ready(world)
+    old = {each["metadata"]["name"] for each in world.cluster.all(ports.CONFIG_MAPS)}
+    world.change({"submission": {"maxInFlight": 2}})
+    await world.reconcile()
+    during = {each["metadata"]["name"] for each in world.cluster.all(ports.CONFIG_MAPS)}
+    assert during > old
+    await world.settle()
+    after = {each["metadata"]["name"] for each in world.cluster.all(ports.CONFIG_MAPS)}
+    assert len(after) == len(old)
+    assert after != old
+
+
+async def test_volumes_grow_and_no_pod_is_replaced(world: World) -> None:
+    await ready(world)
+    pods = world.uids()
+    statefulset = world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, NAME)
+    world.change({"journal": {"size": "2Gi"}})
+    await world.settle()
+    claims = world.cluster.all(ports.VOLUME_CLAIMS, NAMESPACE)
+    assert [claim["spec"]["resources"]["requests"]["storage"] for claim in claims] == ["2Gi"] * 3
+    again = world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, NAME)
+    assert statefulset is not None
+    assert again is not None
+    assert again["metadata"]["uid"] != statefulset["metadata"]["uid"]
+    assert world.uids() == pods
+    assert world.is_ready()
+
+
+async def test_volumes_never_shrink(world: World) -> None:
+    await ready(world, {"journal": {"size": "2Gi"}})
+    world.change({"journal": {"size": "1Gi"}})
+    await world.settle()
+    claims = world.cluster.all(ports.VOLUME_CLAIMS, NAMESPACE)
+    assert {claim["spec"]["resources"]["requests"]["storage"] for claim in claims} == {"2Gi"}
+    assert world.is_ready()
+
+
+async def test_scaling_takes_and_gives_pods_without_replacing_any(world: World) -> None:
+    await ready(world)
+    pods = world.uids()
+    world.change({"replicas": 5})
+    await world.settle()
+    assert (world.is_ready(), len(world.pods())) == (True, 5)
+    world.change({"replicas": 3})
+    await world.settle()
+    assert world.is_ready()
+    assert world.uids() == pods

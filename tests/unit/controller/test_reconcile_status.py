@@ -1,0 +1,132 @@
+"""Stories of what is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller import ports
+from controller.errors import ClusterAway, Refused
+from tests.unit.controller.stories import NAMESPACE, World, ready
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_controller_that_reaches_no_pod_says_only_what_it_sees(world: World) -> None:
+    await ready(world)
+    world.reachable = False
+    await world.settle()
+    assert world.is_ready()
+    for of in ("StoreHealthy", "StateDurable", "ChainReachable", "SubmissionHealthy"):
+        assert world.condition(of)["status"] == "Unknown", of
+
+
+async def test_a_failover_is_told_as_the_new_leader_recorded_it(world: World) -> None:
+    await ready(world)
+    world.kubelet.trouble = lambda pod: "Crash" if pod["metadata"]["name"] == "agg-0" else ""
+    world.kubelet.settle(2)
+    world.elect()
+    await world.reconcile()
+    assert world.is_ready()
+    told = world.told()
+    assert told["leader"]["pod"] == "agg-1"
+    [failover] = told["failovers"]
+    assert (failover["from"], failover["to"], failover["reason"]) == (
+        "agg-0",
+        "agg-1",
+        "LeaseExpired",
+    )
+    assert (failover["detectMs"], failover["electMs"], failover["resumeMs"]) == (5, 6, 7)
+    assert told["highestTerm"] == 2
+    assert world.condition("FaultTolerant")["reason"] == "ReplicasMissing"
+
+
+async def test_a_group_that_nobody_leads_for_long_is_not_ready(world: World) -> None:
+    await ready(world)
+    since = world.condition("Ready")["lastTransitionTime"]
+    world.time.advance(600)
+    await world.reconcile()
+    assert world.is_ready()
+    world.time.advance(20)
+    await world.reconcile()
+    assert world.is_ready()
+    world.time.advance(60)
+    await world.reconcile()
+    assert world.condition("Ready")["reason"] == "LeaderSilent"
+    assert world.condition("Ready")["lastTransitionTime"] > since
+    world.elect()
+    await world.reconcile()
+    assert world.is_ready()
+
+
+async def test_an_invalid_spec_stalls_until_it_is_mended(world: World) -> None:
+    await ready(world)
+    world.change({"replicas": 50})
+    await world.reconcile()
+    assert world.condition("Stalled")["reason"] == "InvalidSpec"
+    assert "spec.replicas" in world.condition("Stalled")["message"]
+    assert world.condition("Ready")["status"] == "False"
+    assert world.told()["leader"]["pod"] == "agg-0"
+    world.cluster.writes.clear()
+    await world.reconcile()
+    assert world.cluster.writes == []
+    world.change({"replicas": 3})
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_what_the_api_server_refuses_is_told(world: World) -> None:
+    world.cluster.refuse = lambda each: (
+        "spec.template: bad" if each["kind"] == "StatefulSet" else None
+    )
+    world.create()
+    await world.reconcile()
+    told = world.condition("Stalled")
+    assert (told["status"], told["reason"]) == ("True", "Refused")
+    assert "spec.template: bad" in told["message"]
+
+
+async def test_a_right_that_is_missing_is_told(world: World) -> None:
+    world.create()
+    world.cluster.fail(3, Refused("services is forbidden", 403), "apply")
+    await world.reconcile()
+    assert world.condition("Stalled")["reason"] == "Forbidden"
+
+
+async def test_two_resources_that_sign_with_one_account_are_both_warned(world: World) -> None:
+    account = {"submission": {"blocked": None, "account": "0x" + "ab" * 20}}
+    world.said = {f"{name}-{n}": account for name in ("agg", "other") for n in range(3)}
+    await ready(world)
+    world.create(name="other")
+    await world.settle("other")
+    await world.reconcile()
+    for one, another in (("agg", "other"), ("other", "agg")):
+        told = world.condition("SubmissionHealthy", one)
+        assert (told["status"], told["reason"]) == ("False", "DuplicateSigner")
+        assert f"{NAMESPACE}/{another}" in told["message"]
+    world.cluster.remove(ports.AGGREGATORS, NAMESPACE, "other")
+    await world.reconcile("other")
+    await world.reconcile()
+    assert world.condition("SubmissionHealthy")["status"] == "True"
+
+
+async def test_what_changed_is_an_event_once(world: World) -> None:
+    await ready(world)
+    world.cluster.events.clear()
+    world.change({"image": "other"})
+    await world.settle()
+    told = [(event["reason"], event["type"]) for event in world.cluster.events]
+    assert ("RollingOut", "Normal") in told
+    assert ("Serving", "Normal") in told
+    names_of_events = [event["metadata"]["name"] for event in world.cluster.events]
+    assert len(set(names_of_events)) == len(names_of_events)
+
+
+async def test_an_event_that_cannot_be_recorded_fails_no_pass(world: World) -> None:
+    await ready(world)
+    world.change({"replicas": 50})
+    for nth in range(1, 6):
+        world.cluster.fail(nth, ClusterAway("500"), "record")
+    assert (await world.reconcile()).wrote == 1

@@ -29,9 +29,9 @@ from controller.telemetry.metrics import Metrics
 from controller.workers import Workers
 
 if TYPE_CHECKING:
-    from controller.lead import Periods
     from controller.essence import Key
     from controller.kubeconfig import ApiServer
+    from controller.lead import Periods
     from controller.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHAIN_ID = 31337
 _START_SECONDS = 60.0
-_LISTENING = re.compile(rb"Listening on 127\.0\.0\.1:(\d+)")
+_LISTENING = re.compile(rb"Listening on [0-9.]+:(\d+)")
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
 _POLL_SECONDS = 0.01
 _BLOCK_GAS = 1_000_000_000
@@ -59,7 +59,12 @@ class Anvil:
     """
 
     def __init__(
-        self, *, port: int = 0, block_seconds: float | None = None, epoch_slots: int = 32
+        self,
+        *,
+        port: int = 0,
+        block_seconds: float | None = None,
+        epoch_slots: int = 32,
+        host: str = "127.0.0.1",
     ) -> None:
         """Describe a chain.
 
@@ -67,7 +72,9 @@ class Anvil:
             port: 0: a free one, chosen at the first start.
             block_seconds: Time between blocks; None: a block at once for each transaction.
             epoch_slots: ``finalized`` is two epochs behind the head, ``safe`` one.
+            host: IPv4 address of this machine; another one than loopback's lets others in.
         """
+        self._host = host
         self._block_seconds = block_seconds
         self._epoch_slots = epoch_slots
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -79,7 +86,7 @@ class Anvil:
     @property
     def url(self) -> str:
         """HTTP and WebSocket address, as http URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     @property
     def node(self) -> Node:
@@ -199,7 +206,7 @@ class Anvil:
             raise
 
     def _arguments(self, folder: Path) -> list[str]:
-        arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--no-request-size-limit"]
+        arguments = ["--host", self._host, "--port", str(self.port), "--no-request-size-limit"]
         arguments += ["--chain-id", str(CHAIN_ID), "--gas-limit", str(_BLOCK_GAS)]
         arguments += ["--slots-in-an-epoch", str(self._epoch_slots)]
         arguments += ["--state", str(folder / "state"), "--preserve-historical-states"]
@@ -215,7 +222,7 @@ class Anvil:
         if found is None:
             return False
         self.port = int(found[1])
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+        connection = http.client.HTTPConnection(self._host, self.port, timeout=1.0)
         body = '{"jsonrpc":"2.0","id":0,"method":"eth_chainId","params":[]}'
         try:
             connection.request("POST", "/", body, {"Content-Type": "application/json"})

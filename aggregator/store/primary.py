@@ -124,6 +124,7 @@ class Primary:
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
         self._begun: dict[Link, float] = {}
+        self._greetings: dict[asyncio.Timeout, Address] = {}
         self._probe: Connection | None = None
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._generation = 0
@@ -199,15 +200,28 @@ class Primary:
 
     async def _note(self, lineage: str) -> None:
         if self.lineage.see(lineage):
-            await self.drop()  # what is still connected may lead to a server of the past
+            await self.drop(self.address)  # what is connected may lead to a server of the past
 
     async def _greet(self, server: Server) -> tuple[Connection, str]:
         """Return a connection to a primary of ours, and its lineage.
 
         Raises:
-            StoreUnavailable: It does not answer, or is no primary.
+            StoreUnavailable: It does not answer, or is no primary, or another one was found
+                meanwhile.
             StateMismatch: It holds another deployment's state.
         """
+        try:
+            async with asyncio.timeout(None) as patience:
+                self._greetings[patience] = server.address
+                try:
+                    return await self._shake_hands(server)
+                finally:
+                    self._greetings.pop(patience, None)
+        except TimeoutError as error:
+            msg = f"{server.address} is the primary no more"
+            raise StoreUnavailable(msg) from error
+
+    async def _shake_hands(self, server: Server) -> tuple[Connection, str]:
         connection = await connect(server, self._name)
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -241,7 +255,7 @@ class Primary:
         """
         server = await self._discovery.find()
         if server.address not in {self._named, self.address}:
-            await self.drop()
+            await self.drop(server.address)
         self._named = server.address
         info = await self._ask(replace(server, address=self.address or server.address))
         try:
@@ -295,11 +309,19 @@ class Primary:
         """See ``Discovery.watch``."""
         await self._discovery.watch(switched)
 
-    async def drop(self) -> None:
-        """Close every connection, those in use as well: the primary is another one."""
+    async def drop(self, primary: Address | None = None) -> None:
+        """Close every connection, those in use as well: the primary is another one.
+
+        Args:
+            primary: Where it is, if that is known: connections being made to it are kept.
+        """
         self._generation += 1
         links = [*self._idle, *self._busy]
         self._idle.clear()
+        for patience, address in list(self._greetings.items()):
+            if address != primary:
+                del self._greetings[patience]
+                patience.reschedule(asyncio.get_running_loop().time())
         for link in links:
             await link.close()
 

@@ -1,16 +1,22 @@
-"""A failover in good order: the old primary's pause is ended as soon as it protects nothing."""
+"""What shortens a failover: pauses that protect nothing end, dead ends are left at once."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 
 from aggregator.store.connection import Address, Server, connect, exchange
+from aggregator.store.discovery import Fixed
 from aggregator.store.pause import replicas_of, shorten
+from aggregator.store.redis import RedisStore
+from aligned.errors import StoreUnavailable
 from devnet.redis_servers import Options
 from devnet.sentinel import SentinelGroup
-from tests.fakes.redis import programs
+from tests.fakes.builders import entry
+from tests.fakes.redis import identity, programs
 
 PAUSED = "paused_reason:client_pause"
 
@@ -89,3 +95,47 @@ async def test_a_primary_names_its_replicas(group: SentinelGroup) -> None:
     others = {Address("127.0.0.1", m.port) for m in group.machines if m.index != primary}
     assert set(replicas_of(info)) == others
     assert replicas_of(b"slave_repl_offset:1\r\nslave0:ip=::1\r\nslave1:port=x,ip=y\r\n") == []
+
+
+class Moving(Fixed):
+    """Names another server when it is told to."""
+
+    def move(self, server: Server) -> None:
+        object.__setattr__(self, "server", server)
+
+
+async def test_a_server_that_does_not_answer_is_left_when_another_is_the_primary(
+    group: SentinelGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("connection", "primary"):
+        monkeypatch.setattr(f"aggregator.store.{module}.HANDSHAKE_SECONDS", 60.0)
+    monkeypatch.setattr("aggregator.store.primary.CALL_SECONDS", 60.0)
+    accepted = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    frozen = await asyncio.start_server(hang, "127.0.0.1", 0)
+    host, port = frozen.sockets[0].getsockname()
+    discovery = Moving(Server(address=Address(host, port)))
+    async with (
+        frozen,
+        aclosing(RedisStore(discovery, identity(), writer="a")) as store,
+        asyncio.TaskGroup() as tasks,
+    ):
+        put = tasks.create_task(refused(store))
+        await accepted.wait()
+        primary = group.machines[group.primary()].port
+        discovery.move(Server(address=Address("127.0.0.1", primary)))
+        await store.primary.look()
+        assert "is the primary no more" in await put
+        await store.put([entry()])
+
+
+async def refused(store: RedisStore) -> str:
+    """Return why a put fails."""
+    with pytest.raises(StoreUnavailable) as refusal:
+        await store.put([entry()])
+    return str(refusal.value)

@@ -40,13 +40,12 @@ def decide(
     """Return what this pod goes by; None: ask again.
 
     Args:
-        answers: Of the other Sentinels, each one's last.
-        addresses: Of all pods by ordinal. An answer that names none of them counts as ignorance:
-            the address was given up.
+        answers: Of the other Sentinels, each one's last; see ``translated``.
+        addresses: Of all pods by ordinal.
         me: This pod's address.
         final: There is no time left to ask again.
     """
-    named = [a for a in answers if isinstance(a, Configuration) and a.primary in addresses]
+    named = [answer for answer in answers if isinstance(answer, Configuration)]
     someone_may_know = Ignorance.SILENT in answers or Ignorance.REFUSING in answers
     if not named:
         nobody_knows = final or not someone_may_know
@@ -57,3 +56,27 @@ def decide(
     unopposed = not someone_may_know and len(set(votes)) == 1
     agreed = best.primary != me and (by_majority or unopposed)
     return best if final or agreed else None
+
+
+def translated(
+    answers: Sequence[Answer], *, addresses: Sequence[str], claiming: Sequence[str]
+) -> list[Answer]:
+    """Return the answers in terms of addresses that there are.
+
+    After a pod's Service was made anew, Sentinels that still run name its former address. If one
+    of the other servers claims to be the primary, that is the one; else nobody can be understood.
+
+    Args:
+        answers: Of the other Sentinels.
+        addresses: Of all pods.
+        claiming: Addresses of the other servers that claim to be the primary.
+    """
+
+    def current(answer: Answer) -> Answer:
+        if not isinstance(answer, Configuration) or answer.primary in addresses:
+            return answer
+        if len(claiming) == 1:
+            return Configuration(claiming[0], answer.epoch)
+        return Ignorance.SILENT
+
+    return [current(answer) for answer in answers]

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from controller.names import MASTER_NAME, SENTINEL_PORT
+from controller.names import MASTER_NAME, REDIS_PORT, SENTINEL_PORT
 from controller.redis_node import render, resp
-from controller.redis_node.rule import Answer, Configuration, Ignorance, decide
+from controller.redis_node.rule import Answer, Configuration, Ignorance, decide, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,17 +119,23 @@ async def _learn(group: Group, password: str, seconds: float) -> Configuration:
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while True:
-        async with asyncio.TaskGroup() as asking:
-            asked = [
-                asking.create_task(_configuration(node.address, password)) for node in group.others
-            ]
-        answers = [task.result() for task in asked]
+        answers = await _answers(group, password)
         final = loop.time() >= until
         decided = decide(answers, addresses=group.addresses, me=group.me.address, final=final)
         if decided is not None:
             _tell(group, decided, answers, final=final)
             return decided
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _answers(group: Group, password: str) -> list[Answer]:
+    others = [node.address for node in group.others]
+    async with asyncio.TaskGroup() as asking:
+        asked = [asking.create_task(_configuration(other, password)) for other in others]
+        roles = [asking.create_task(_claims(other, password)) for other in others]
+    claiming = [other for other, role in zip(others, roles, strict=True) if role.result()]
+    answers = [task.result() for task in asked]
+    return translated(answers, addresses=group.addresses, claiming=claiming)
 
 
 def _tell(group: Group, decided: Configuration, answers: list[Answer], *, final: bool) -> None:
@@ -162,12 +168,20 @@ async def _configuration(address: str, password: str) -> Answer:
     return Ignorance.SILENT if reply is None else Ignorance.REFUSING
 
 
-async def _ask(address: str, password: str | None, command: tuple[str, ...]) -> resp.Reply:
+async def _claims(address: str, password: str) -> bool:
+    """Tell whether the server says that it is a primary."""
+    reply = await _ask(address, password, ("INFO", "replication"), REDIS_PORT)
+    return isinstance(reply, str) and "role:master" in reply.splitlines()
+
+
+async def _ask(
+    address: str, password: str | None, command: tuple[str, ...], port: int = SENTINEL_PORT
+) -> resp.Reply:
     """Return the reply, or the refusal of the password; None: no answer in time."""
     commands = [command] if password is None else [("AUTH", USER, password), command]
     try:
         async with asyncio.timeout(_CALL_SECONDS):
-            reader, writer = await asyncio.open_connection(address, SENTINEL_PORT)
+            reader, writer = await asyncio.open_connection(address, port)
             try:
                 writer.write(b"".join(map(resp.encode, commands)))
                 for _ in commands[1:]:

@@ -34,7 +34,7 @@ ask failover "$local" 6379 info replication | grep -q '^role:master' || exit 0
 until_true 3 coordinated
 case $said in
 ERR* | NOGOODPRIMARY*)   # before Valkey 9: a primary that takes writes while another is promoted loses them
-  ask failover "$local" 6379 client pause 8000 write >/dev/null
+  ask failover "$local" 6379 client pause 20000 write >/dev/null
   until_true 3 caught_up
   said=$(ask failover "$local" 26379 sentinel failover aggregator)
   ;;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -25,9 +26,18 @@ class Balancer:
     Resource handling: an async context manager; leaving it closes everything.
     """
 
-    def __init__(self, backends: Sequence[tuple[str, int]]) -> None:
-        """Describe one in front of ``backends``, host and port each."""
+    def __init__(
+        self, backends: Sequence[tuple[str, int]], *, vanished_seconds: float | None = None
+    ) -> None:
+        """Describe one in front of ``backends``, host and port each.
+
+        Args:
+            backends: In turn.
+            vanished_seconds: After which a connection ends whose other side does not answer on the
+                network any more; None: when the kernel says so, after many minutes.
+        """
         self._backends = tuple(backends)
+        self._vanished = vanished_seconds
         self._turns: Iterator[int] = itertools.count()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -85,8 +95,19 @@ class Balancer:
             host, port = self._backends[(turn + offset) % len(self._backends)]
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_DIAL_SECONDS):
-                    return await asyncio.open_connection(host, port)
+                    reader, writer = await asyncio.open_connection(host, port)
+                if self._vanished is not None:
+                    _end_when_vanished(writer.get_extra_info("socket"), self._vanished)
+                return reader, writer
         return None
+
+
+def _end_when_vanished(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel end a connection whose peer is silent, whether or not anything is sent."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,7 +7,7 @@ found, within what the docstring says the check can see.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING
@@ -181,6 +181,18 @@ def answers(history: History) -> Answers:
     What this proves is what the chain says at the end of the run: it sees no answer that a node
     dropped from its pool.
     """
+    found = answered_once(history)
+    written = {row.transaction for row in history.rows}
+    unwritten = [
+        f"transaction 0x{one.transaction.hex()[:12]} in block {one.block} is in no outbox"
+        for one in history.mined
+        if one.transaction not in written
+    ]
+    return replace(found, problems=(*found.problems, *unwritten))
+
+
+def answered_once(history: History) -> Answers:
+    """The same where nobody could look into the outbox."""
     problems, twice, answered = [], 0, 0
     for post in history.posts:
         events = history.verified.get(post.batch_id, [])
@@ -189,18 +201,12 @@ def answers(history: History) -> Answers:
         if len(events) != 1:
             told = ", ".join(f"0x{one.hex()[:12]}" for one in events) or "never"
             problems.append(f"batch {_named(post.batch_id, history)} was not answered once: {told}")
-    written = {row.transaction for row in history.rows}
     reverted = [one for one in history.mined if one.answers and not one.succeeded]
     problems += [
         f"answer 0x{one.transaction.hex()[:12]} of batch {_named(one.answers, history)} reverted "
         f"in block {one.block}: {one.gas} gas wasted"
         for one in reverted
         if one.answers
-    ]
-    problems += [
-        f"transaction 0x{one.transaction.hex()[:12]} in block {one.block} is in no outbox"
-        for one in history.mined
-        if one.transaction not in written
     ]
     return Answers(
         posted=len(history.posts),

@@ -25,12 +25,12 @@ class FakeKubelet:
 
     def step(self) -> None:
         """End what is being deleted, make what is missing, start what was made."""
-        for pod in self.cluster.all(ports.PODS):
+        for pod in self.cluster.peek(ports.PODS):
             if "deletionTimestamp" in pod["metadata"]:
                 self._forget(pod)
-        for statefulset in self.cluster.all(ports.STATEFUL_SETS):
+        for statefulset in self.cluster.peek(ports.STATEFUL_SETS):
             self._scale(statefulset)
-        for pod in self.cluster.all(ports.PODS):
+        for pod in self.cluster.peek(ports.PODS):
             self._run(pod)
 
     def settle(self, steps: int = 3) -> None:
@@ -47,7 +47,7 @@ class FakeKubelet:
         metadata, spec = statefulset["metadata"], statefulset["spec"]
         namespace, name = metadata["namespace"], metadata["name"]
         wanted = [f"{name}-{ordinal}" for ordinal in range(spec.get("replicas", 1))]
-        mine = self.cluster.all(ports.PODS, namespace, spec["selector"]["matchLabels"])
+        mine = self.cluster.peek(ports.PODS, namespace, spec["selector"]["matchLabels"])
         for pod in mine:
             owners = _owners(Stored(pod))
             if not owners:

@@ -102,7 +102,7 @@ class World:
 
     async def status(self, address: str) -> Mapping[str, Any]:
         """See ``Replicas``."""
-        for pod in self.cluster.all(ports.PODS):
+        for pod in self.cluster.peek(ports.PODS):
             name = pod["metadata"]["name"]
             if pod["status"].get("podIP") == address and self.reachable:
                 return {
@@ -161,14 +161,14 @@ class World:
         return ready["status"] == "True" and ready["observedGeneration"] == generation
 
     def pods(self, name: str = NAME) -> list[Manifest]:
-        return list(self.cluster.all(ports.PODS, NAMESPACE, names.selector(name, "aggregator")))
+        return list(self.cluster.peek(ports.PODS, NAMESPACE, names.selector(name, "aggregator")))
 
     def redis_pods(self, name: str = NAME) -> list[Manifest]:
-        return list(self.cluster.all(ports.PODS, NAMESPACE, names.selector(name, "redis")))
+        return list(self.cluster.peek(ports.PODS, NAMESPACE, names.selector(name, "redis")))
 
     def uids(self) -> dict[str, str]:
         return {
-            pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.cluster.all(ports.PODS)
+            pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.cluster.peek(ports.PODS)
         }
 
     def leader(self) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from controller import desired, names, ports, reconcile
 from controller.desired.known import Release
+from controller.errors import Refused
 from controller.ports import Manifest
 from tests.unit.controller.stories import NAME, NAMESPACE, World, owned, ready
 
@@ -38,13 +39,15 @@ async def test_a_change_replaces_standbys_first_and_the_leader_last(world: World
 async def test_never_ready_for_a_generation_that_is_not_rolled_out(world: World) -> None:
     await ready(world)
     seen_ready = 0
-    for turn in range(120):
-        change = (
-            {"service": {"port": 9000 + turn}}
-            if turn % 3
-            else {"limits": {"connections": 1 + turn}}
+    for turn in range(30):
+        changes: tuple[dict[str, Any], ...] = (
+            {"limits": {"connections": 1 + turn}},
+            {"service": {"port": 9000 + turn}},
+            {"replicas": 2 + turn % 5},
         )
-        world.change(change)
+        world.change(changes[turn % 3])
+        if turn % 4 == 1:
+            world.cluster.fail(1, Refused("not now", 403), "apply")
         seen_ready += honestly_ready(world)
         for _ in range(turn % 13):
             await world.turn()
@@ -71,13 +74,11 @@ def honestly_ready(world: World) -> bool:
         for volume in pod["spec"]["volumes"]
         if volume["name"] == "config"
     ]
-    assert len(mounted) == 3
+    assert len(mounted) == spec.get("replicas", 3)
     assert all(not asked or f"max_connections: {asked}\n" in files[name] for name in mounted)
     service = world.cluster.read(ports.SERVICES, NAMESPACE, NAME)
     assert service is not None
-    assert service["spec"]["ports"][0]["port"] == world.resource()["spec"].get("service", {}).get(
-        "port", 8090
-    )
+    assert service["spec"]["ports"][0]["port"] == spec.get("service", {}).get("port", 8090)
     return True
 
 

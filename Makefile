@@ -79,12 +79,17 @@ lock: $(VENV)/.python  ## renew the requirement locks
 	@$(LOCK) --group build -o requirements/build.txt
 	@$(LOCK) requirements/node.in -o requirements/node.txt
 
-docs: $(VENV)/.project  ## renew the CRD and generated pages
+docs: $(VENV)/.project  ## renew generated pages, the CRD, what the chart copies and install.yaml
 	@$(BIN)/python -m aggregator.settings_doc > docs/configuration.md
 	@$(BIN)/controller crd > crds/alignedaggregators.yaml
-	@$(BIN)/controller crd --reference > docs/resource.md
+	@$(BIN)/python -c 'from controller.api.reference import page; print(page(), end="")' > docs/resource.md
+	@$(BIN)/python -m tests.chart
+
+chart:  ## helm where there is none (needs Go), then all of docs
+	@.ci/helm --build >/dev/null
+	@$(MAKE) --no-print-directory docs
 
 clean:  ## remove what set-up and tests made
 	@rm -rf $(VENV) native/target devnet/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup hooks format lint types test coverage check nemesis ci demo bench lock docs clean
+.PHONY: help setup hooks format lint types test coverage check nemesis ci demo bench lock docs chart clean

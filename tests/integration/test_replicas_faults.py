@@ -73,7 +73,7 @@ from devnet.redis_servers import Options
 from devnet.replicas import Replica
 from devnet.sentinel import SentinelGroup
 from tests.fakes.redis import programs
-from tests.integration.daemons import SECONDS, eventually
+from tests.integration.daemons import SECONDS, eventually, mining
 from tests.integration.trio import Trio, mend, three
 
 TEN_MINUTES = 600
@@ -323,16 +323,20 @@ async def test_what_was_settled_while_a_replica_was_away_does_not_come_back_with
     await eventually(lambda: len(outbox(away)) == 1, "the row is in its journal")
     away.daemon.kill()
     await trio.network.anvil.mine(FINALITY)
-    for name in ("outbox", "open"):
-        key = keys_of(trio, name)
-        await eventually(lambda key=key: trio.group.ask(port, "EXISTS", key) == "0", f"no {name}")  # type: ignore[misc] # a loop's default
+    async with mining(trio.network.anvil):  # what is settled is swept at each head
+        for name in ("outbox", "open"):
+            key = keys_of(trio, name)
+            await eventually(
+                lambda key=key: trio.group.ask(port, "EXISTS", key) == "0",  # type: ignore[misc] # a loop's default
+                f"no {name}",
+            )
     log = keys_of(trio, "log")
     before = trio.group.ask(port, "XINFO", "STREAM", log)
     away.daemon.start()
     await away.daemon.ready()
     await in_sync(away)
-    await trio.network.anvil.mine()  # what is settled is swept at each head
-    await eventually(lambda: outbox(away) == [] and away.kept() == set(), "it forgets as well")
+    async with mining(trio.network.anvil):
+        await eventually(lambda: outbox(away) == [] and away.kept() == set(), "it forgets as well")
     assert [trio.group.ask(port, "EXISTS", keys_of(trio, name)) for name in ("outbox", "open")] == [
         "0",
         "0",

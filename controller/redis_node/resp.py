@@ -46,7 +46,8 @@ async def read(stream: asyncio.StreamReader, depth: int = 0) -> Reply:
         return rest
     if kind == "-":
         return Refusal(rest)
-    if kind not in {":", "$", "*"} or not rest.removeprefix("-").isdecimal() or depth > 1:
+    is_deep = kind == "*" and depth > 1
+    if kind not in {":", "$", "*"} or not rest.removeprefix("-").isdecimal() or is_deep:
         raise Malformed(repr(line))
     return int(rest) if kind == ":" else await _body(stream, kind, int(rest), depth)
 

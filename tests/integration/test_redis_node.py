@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -313,6 +314,19 @@ async def test_a_pod_beyond_the_group_does_not_start(pods: Pods) -> None:
     pods.prepare(0)
     with pytest.raises(Unusable, match="none of the 3"):
         await start(pods.pods[0].place, "agg-redis-3")
+
+
+async def test_the_command_says_in_one_line_why_it_does_not_start(pods: Pods) -> None:
+    pods.prepare(0)
+    place = pods.pods[0].place
+    folders = ("--config", place.config, "--secrets", place.secrets, "--data", place.data)
+    command = (sys.executable, "-m", "controller.redis_node", "start", "--pod", "agg-redis-7")
+    ran = await asyncio.create_subprocess_exec(
+        *command, *map(str, folders), stdout=PIPE, stderr=STDOUT
+    )
+    said, _ = await ran.communicate()
+    assert ran.returncode == 1
+    assert re.fullmatch(rb"ERROR the pod 'agg-redis-7' is none of the 3 [^\n]+\n", said)
 
 
 async def test_probes_tell_what_is_wrong(pods: Pods) -> None:

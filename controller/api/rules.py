@@ -177,7 +177,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "ProxyProtocol": (
         Rule(
-            "self.version == 'Off' || (has(self.trustedCidrs) && size(self.trustedCidrs) > 0)",
+            "self.version == 'Disabled' || (has(self.trustedCidrs) && size(self.trustedCidrs) > 0)",
             "trustedCidrs is required: name the load balancer's addresses, else everybody could "
             "claim any source",
             ".trustedCidrs",

@@ -332,7 +332,7 @@ class IpFamilyPolicy(StrEnum):
 class ProxyProtocolVersion(StrEnum):
     """PROXY protocol of the load balancer in front."""
 
-    OFF = "Off"
+    DISABLED = "Disabled"
     V1 = "V1"
     V2 = "V2"
 
@@ -340,12 +340,12 @@ class ProxyProtocolVersion(StrEnum):
 class ProxyProtocol(Part):
     """Real source addresses behind a load balancer."""
 
-    version: ProxyProtocolVersion = ProxyProtocolVersion.OFF
-    """Off, V1 or V2."""
+    version: ProxyProtocolVersion = ProxyProtocolVersion.DISABLED
+    """Disabled, V1 or V2."""
     trusted_cidrs: Annotated[
         tuple[Annotated[str, Field(max_length=49)], ...], Field(max_length=16)
     ] = ()
-    """Peers whose header is believed, e.g. ``["10.0.0.0/8"]``; required unless Off."""
+    """Peers whose header is believed, e.g. ``["10.0.0.0/8"]``; required unless Disabled."""
 
 
 class Service(Part):
@@ -391,7 +391,7 @@ class NetworkPolicyMode(StrEnum):
 
     INGRESS = "Ingress"
     STRICT = "Strict"
-    OFF = "Off"
+    DISABLED = "Disabled"
 
 
 class NetworkPolicy(Part):
@@ -399,7 +399,8 @@ class NetworkPolicy(Part):
 
     mode: NetworkPolicyMode = NetworkPolicyMode.INGRESS
     """Ingress: only the ports that are meant, from whom they are meant. Strict: what pods may
-    reach is limited as well: Redis, DNS, the API server's and the endpoints' ports. Off: none."""
+    reach is limited as well: Redis, DNS, the API server's and the endpoints' ports. Disabled:
+    none."""
 
 
 class Rollout(Part):

@@ -163,7 +163,7 @@ def _submission(spec: AggregatorSpec) -> Manifest:
 
 def _listen(spec: AggregatorSpec) -> Manifest:
     limits, proxy = _set(spec.limits), spec.service.proxy_protocol
-    is_proxied = proxy.version is not ProxyProtocolVersion.OFF
+    is_proxied = proxy.version is not ProxyProtocolVersion.DISABLED
     return {
         "address": _everywhere(names.RPC_PORT),
         "max_connections": limits.get("connections"),

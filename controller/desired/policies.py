@@ -39,9 +39,9 @@ _SCHEME_PORTS = {"http": 80, "https": 443, "redis": names.REDIS_PORT, "rediss": 
 
 
 def policies(resource: Resource) -> list[Manifest]:
-    """Return the policy of the aggregator's pods, and of a managed Redis's; none with mode Off."""
+    """Return the policy of the aggregator's pods, and of a managed Redis's; none with mode Disabled."""
     mode, spec = resource.spec.network_policy.mode, resource.spec
-    if mode is NetworkPolicyMode.OFF:
+    if mode is NetworkPolicyMode.DISABLED:
         return []
     is_strict = mode is NetworkPolicyMode.STRICT
     ours = _policy(
@@ -91,7 +91,7 @@ def _operators(resource: Resource) -> list[Manifest]:
     sees_operators = (
         service.type is ServiceType.LOAD_BALANCER
         and network.traffic_policy(resource) is TrafficPolicy.LOCAL
-        and service.proxy_protocol.version is ProxyProtocolVersion.OFF
+        and service.proxy_protocol.version is ProxyProtocolVersion.DISABLED
     )
     if not sees_operators or not service.source_ranges:
         return []

@@ -110,7 +110,8 @@ def test_the_daemon_does_what_any_resource_asks_for(spec: dict[str, Any], known:
     assert ours.listen.max_connections == theirs.limits.connections
     assert ours.listen.max_calls_per_connection == theirs.limits.calls_per_connection
     assert ours.listen.max_connections_per_source == theirs.limits.connections_per_source
-    assert ours.listen.proxy_protocol == theirs.service.proxy_protocol.version.lower()
+    version = theirs.service.proxy_protocol.version.lower()
+    assert ours.listen.proxy_protocol == ("off" if version == "disabled" else version)
     assert ours.election.profile == (
         theirs.failover.profile.lower() if ours.redis is not None else "normal"
     )

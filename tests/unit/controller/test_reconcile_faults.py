@@ -107,7 +107,7 @@ async def test_a_storm_of_errors_passes(world: World, failure: Exception) -> Non
 
 async def test_nothing_is_pruned_after_a_list_that_failed(world: World) -> None:
     await ready(world)
-    world.change({"networkPolicy": {"mode": "Off"}})
+    world.change({"networkPolicy": {"mode": "Disabled"}})
     for nth in range(1, 11):
         world.cluster.fail(nth, ClusterAway("500"), "list")
         with pytest.raises(ClusterAway):

@@ -165,7 +165,7 @@ _journal = _maybe(
 )
 _cidrs = st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8"]), min_size=1, max_size=2)
 _proxy = st.fixed_dictionaries(
-    {"version": st.sampled_from(["Off", "V1", "V2"]), "trustedCidrs": _cidrs}
+    {"version": st.sampled_from(["Disabled", "V1", "V2"]), "trustedCidrs": _cidrs}
 )
 _service = st.one_of(
     _maybe(
@@ -239,7 +239,7 @@ SPECS = st.fixed_dictionaries(
         "journal": _journal,
         "service": _service,
         "limits": _limits,
-        "networkPolicy": _maybe(mode=st.sampled_from(["Ingress", "Strict", "Off"])),
+        "networkPolicy": _maybe(mode=st.sampled_from(["Ingress", "Strict", "Disabled"])),
         "resources": _resources,
         "template": _template,
     },

@@ -104,7 +104,7 @@ def test_what_pods_may_reach_is_limited_in_strict_mode_only() -> None:
         assert policy["spec"]["policyTypes"] == ["Ingress"]
     for policy in policies.policies(resource({"networkPolicy": {"mode": "Strict"}})):
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert policies.policies(resource({"networkPolicy": {"mode": "Off"}})) == []
+    assert policies.policies(resource({"networkPolicy": {"mode": "Disabled"}})) == []
 
 
 def at(**url: object) -> dict[str, Any]:

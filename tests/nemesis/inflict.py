@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from devnet.replicas import Replica
+from devnet.sentinel import GroupFailed
 from tests.nemesis.history import Struck
 from tests.nemesis.plan import Fault, Kind, Step, Target
 from tests.nemesis.world import CHAIN, REDIS, World, stop
@@ -48,6 +49,7 @@ class Nemesis:
             Kind.REDIS_PAUSE: self._redis_pause,
             Kind.REDIS_EMPTY: self._redis_empty,
             Kind.REDIS_ALL: self._redis_all,
+            Kind.REDIS_GONE: self._redis_gone,
             Kind.REDIS_FAILOVER: self._redis_failover,
             Kind.REDIS_SCRIPTS: self._redis_scripts,
         }
@@ -55,12 +57,15 @@ class Nemesis:
     async def inflict(self, number: int, step: Step) -> bool:
         """Carry out a step; tell whether everything came right again."""
         self._step = number
-        async with asyncio.TaskGroup() as faults:
-            for fault in step.faults:
-                faults.create_task(self._one(fault), name=f"{fault.kind}")
+        problem = ""
+        try:
+            async with asyncio.TaskGroup() as faults:
+                for fault in step.faults:
+                    faults.create_task(self._one(fault), name=f"{fault.kind}")
+        except* GroupFailed as failed:
+            problem = f"Redis: {failed.exceptions[0]}"
         began = time.monotonic()
-        problem = await self._world.settled()
-        if problem:
+        if problem := problem or await self._world.settled():
             self._world.history.unmended.append(f"after step {number}: {problem}")
             self._tell(f"not well again: {problem}")
         else:
@@ -129,7 +134,7 @@ class Nemesis:
             await asyncio.sleep(fault.seconds)
         finally:
             replica.daemon.signal(signal.SIGCONT)
-        self._world.down.discard(replica.name)
+            self._world.down.discard(replica.name)
         self._tell(f"SIGCONT {replica.name}")
 
     async def _wipe(self, fault: Fault) -> None:
@@ -248,6 +253,18 @@ class Nemesis:
             group.kill(index)
         for index in (primary, *others):
             group.start_server(index, primary=primary)
+
+    async def _redis_gone(self, fault: Fault) -> None:
+        group = self._world.group
+        self._tell(f"SIGSTOP {fault.target}")
+        try:
+            for machine in group.machines:
+                group.pause(machine.index)
+            await asyncio.sleep(fault.seconds)
+        finally:
+            for machine in group.machines:
+                group.resume(machine.index)
+        self._tell("SIGCONT all servers")
 
     async def _redis_failover(self, fault: Fault) -> None:
         index = await self._server(fault)

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     REDIS_PAUSE = "redis-pause"
     REDIS_EMPTY = "redis-empty"
     REDIS_ALL = "redis-all"
+    REDIS_GONE = "redis-gone"
     REDIS_FAILOVER = "redis-failover"
     REDIS_SCRIPTS = "redis-scripts"
 
@@ -46,6 +47,7 @@ MEANING = {
     Kind.REDIS_PAUSE: "SIGSTOP a Redis server, SIGCONT",
     Kind.REDIS_EMPTY: "restart the Redis primary at once: it comes back as an empty primary",
     Kind.REDIS_ALL: "restart all Redis servers at once: everything in memory is gone",
+    Kind.REDIS_GONE: "SIGSTOP all Redis servers for 5 to 35 s, SIGCONT: longer than calls are held",
     Kind.REDIS_FAILOVER: "SENTINEL FAILOVER by hand, without waiting for replicas",
     Kind.REDIS_SCRIPTS: "flush the script cache of the primary",
 }
@@ -129,6 +131,7 @@ _SECONDS = {
     Kind.NO_CHAIN: (2.0, 14.0),
     Kind.REDIS_KILL: (0.5, 4.0),
     Kind.REDIS_PAUSE: (0.5, 8.0),
+    Kind.REDIS_GONE: (5.0, 35.0),
 }
 """From, to; the others happen in an instant."""
 
@@ -138,6 +141,7 @@ _LOSING = frozenset(
         Kind.REDIS_PAUSE,
         Kind.REDIS_EMPTY,
         Kind.REDIS_ALL,
+        Kind.REDIS_GONE,
         Kind.REDIS_FAILOVER,
     }
 )
@@ -196,7 +200,7 @@ def _fault(luck: random.Random, kind: Kind, *, after: float) -> Fault:
 def _target(luck: random.Random, kind: Kind) -> Target:
     if kind is Kind.KILL_PERSISTED:
         return Target.LEADER
-    if kind is Kind.REDIS_ALL:
+    if kind in {Kind.REDIS_ALL, Kind.REDIS_GONE}:
         return Target.GROUP
     if not kind.is_of_redis:
         return Target.LEADER if luck.random() < _LEADER_SHARE else Target.STANDBY

@@ -19,7 +19,7 @@ from devnet.daemon import DaemonFailed
 from devnet.network import Network
 from devnet.relay import Network as Wires
 from devnet.replicas import Replica, Replicas, status
-from devnet.sentinel import SentinelGroup
+from devnet.sentinel import GroupFailed, SentinelGroup
 from tests.nemesis.history import Exit, History
 from tests.nemesis.judge import WINDOW_SECONDS
 from tests.nemesis.plan import Options
@@ -147,7 +147,8 @@ class World:
             if not (problem := await self._problem()):
                 return ""
             if problem.startswith(REDIS) and time.monotonic() > began + DEMOTION_SECONDS:
-                await self.redis(self.group.settle)
+                with suppress(GroupFailed):  # it is looked at again
+                    await self.redis(self.group.settle)
             await asyncio.sleep(_SETTLE_LOOK_SECONDS)
         return problem
 

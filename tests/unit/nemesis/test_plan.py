@@ -27,8 +27,10 @@ def test_the_same_seed_gives_the_same_plan_in_every_release_of_python() -> None:
     """Written out: a plan that changes makes the seeds in old reports worthless."""
     assert described(draw(options(11, minutes=0.5))) == [
         "seed 11: 30 batches, one every 1 s, signed by 5 operators; profile fast; 3 steps",
-        "   1. at batch    4: kill-persisted the leader for 1.2 s"
-        " + redis-empty the primary, 0.7 s later",
+        (
+            "   1. at batch    4: kill-persisted the leader for 1.2 s"
+            " + redis-empty the primary, 0.7 s later"
+        ),
         "   2. at batch   10: redis-failover the primary + kill a standby for 1.8 s, 1.9 s later",
         "   3. at batch   17: stop a standby for 8.9 s",
     ]

@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 import sys
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -301,6 +301,7 @@ async def test_without_a_way_to_itself_a_pod_does_not_start(pods: Pods) -> None:
 
 
 async def test_a_way_that_leads_to_another_pod_is_none(pods: Pods) -> None:
+    pods.hurry()
     await pods.start(1)
     pods.prepare(0)
     nodes = pods.pods[0].place.config / "nodes"
@@ -316,14 +317,33 @@ async def test_a_pod_beyond_the_group_does_not_start(pods: Pods) -> None:
         await start(pods.pods[0].place, "agg-redis-3")
 
 
-async def test_the_command_says_in_one_line_why_it_does_not_start(pods: Pods) -> None:
+async def redis_node(pods: Pods, pod: str) -> Process:
+    """The init step as its own process."""
     pods.prepare(0)
     place = pods.pods[0].place
     folders = ("--config", place.config, "--secrets", place.secrets, "--data", place.data)
-    command = (sys.executable, "-m", "controller.redis_node", "start", "--pod", "agg-redis-7")
-    ran = await asyncio.create_subprocess_exec(
-        *command, *map(str, folders), stdout=PIPE, stderr=STDOUT
-    )
+    where = map(str, (*folders, "--listen", place.listen))
+    command = (sys.executable, "-m", "controller.redis_node", "start", "--pod", pod)
+    return await asyncio.create_subprocess_exec(*command, *where, stdout=PIPE, stderr=STDOUT)
+
+
+async def test_the_command_ends_when_it_is_asked_to(pods: Pods) -> None:
+    ran = await redis_node(pods, "agg-redis-0")
+    try:
+        async with asyncio.timeout(60):
+            while await pods.ask("probe", 0, "PING", port=SENTINEL_PORT) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        ran.send_signal(signal.SIGTERM)
+        await ran.wait()
+        assert ran.returncode == 128 + signal.SIGTERM
+    finally:
+        if ran.returncode is None:
+            ran.kill()
+            await ran.wait()
+
+
+async def test_the_command_says_in_one_line_why_it_does_not_start(pods: Pods) -> None:
+    ran = await redis_node(pods, "agg-redis-7")
     said, _ = await ran.communicate()
     assert ran.returncode == 1
     assert re.fullmatch(rb"ERROR the pod 'agg-redis-7' is none of the 3 [^\n]+\n", said)

@@ -10,6 +10,7 @@ fi
 
 # The container restarted inside its pod, its memory is empty. If this was the primary, another one
 # has all data and will be promoted: to come back before that would wipe it.
+trap 'exit 143' TERM   # process 1 of a container ignores what it does not handle
 tries=0 primary=
 while [ "$tries" -lt 40 ]; do
   for host in "$local" $(others); do

@@ -105,7 +105,8 @@ class Controller:
         self._lease = settings.lease_namespace or server.namespace, settings.lease_name
         self._metrics = Metrics(CollectorRegistry())
         self._queue: WorkQueue[Key] = WorkQueue(clock)
-        self._lead = Lead(server, *self._lease, settings.pod, _die, periods)
+        self._is_stopping = False
+        self._lead = Lead(server, *self._lease, settings.pod, self._lose, periods)
         guarded = GuardedCluster(cluster, self._lead.require, self._wrote)
         release = Release(image=settings.image, redis_image=settings.redis_image)
         reconciler = Reconciler(guarded, release, replicas, lambda: datetime.now(UTC))
@@ -115,6 +116,19 @@ class Controller:
         self._beat = clock()
         self._has_listed = False
         self._show()
+
+    def _lose(self, why: str) -> None:
+        """End the process now: another replica may work already, or soon."""
+        if self._is_stopping:
+            logger.info("the Lease ran out during the stop", extra={"reason": why})
+        else:
+            logger.critical(
+                "the controller's Lease is lost; the process ends and is started again. If it "
+                "goes on, look at the API server's latency and at our CPU limit",
+                extra={"reason": why},
+            )
+        logging.shutdown()
+        os._exit(0 if self._is_stopping else _LOST)
 
     def _wrote(self, kind: str, verb: str) -> None:
         self._metrics.wrote(kind, verb)
@@ -166,6 +180,7 @@ class Controller:
                 tasks.create_task(self._watch(), name="watches"),
             ]
             await stop.wait()
+            self._is_stopping = True
             logger.info("stopping: passes under way are finished, then the Lease is given up")
             await self._drain()
             working.cancel()
@@ -239,14 +254,3 @@ def _advice(error: ClusterError) -> str:
     if isinstance(error, Gone):
         return "the kind AlignedAggregator is not there: apply its CustomResourceDefinition"
     return "resources cannot be listed; check our roles and the way to the API server"
-
-
-def _die(why: str) -> None:
-    """End the process now: another replica may work already, or soon."""
-    logger.critical(
-        "the controller's Lease is lost; the process ends and is started again. If it goes on, "
-        "look at the API server's latency and at our CPU limit",
-        extra={"reason": why},
-    )
-    logging.shutdown()
-    os._exit(_LOST)

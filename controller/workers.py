@@ -34,7 +34,7 @@ RESYNC_SECONDS = 300.0
 SPREAD = 0.1
 """Of the pause between two lists, up and down, so that replicas do not list together."""
 
-CALM_SECONDS = 30.0
+CALM_SECONDS = 10.0
 """A pass that wants to look again sooner than that has something under way."""
 
 _RETRY_SECONDS = 5.0

@@ -214,6 +214,8 @@ class _Run:
         tasks = await kopf.spawn_tasks(
             registry=self._registry,
             settings=self._settings,
+            # Else it asks for the user's name, and the uid that runs us need not have one.
+            identity=self._settings.posting.reporting_instance,  # type: ignore[arg-type]  # a NewType of its own
             standalone=True,
             namespaces=self._scope.namespaces,
             clusterwide=not self._scope.namespaces,

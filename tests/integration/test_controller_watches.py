@@ -99,6 +99,18 @@ async def test_resources_and_what_belongs_to_them_are_told(server: FakeApiServer
         await until(lambda: told.children == [DEMO, second, DEMO], "a deletion is told")
 
 
+async def test_whoever_runs_it_needs_no_name(
+    server: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_any_uid() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", of_any_uid)
+    async with watching(server) as told:
+        await settled(server)
+        assert not told.ended
+
+
 async def test_only_what_has_our_label_is_asked_for(server: FakeApiServer) -> None:
     stranger = a_child()
     stranger["metadata"]["labels"] = {names.OWNER: "demo"}

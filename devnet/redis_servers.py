@@ -96,6 +96,7 @@ def server_lines(options: Options, machine: Machine, primary: int | None) -> lis
         "appendonly no",
         "repl-diskless-sync yes",
         "repl-diskless-sync-delay 0",
+        "repl-diskless-load swapdb",  # else what was synced stays on disk for the next start
         "repl-timeout 10",
         "repl-ping-replica-period 1",
         "replica-announce-ip 127.0.0.1",

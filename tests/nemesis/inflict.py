@@ -11,6 +11,7 @@ from devnet.replicas import Replica
 from devnet.sentinel import GroupFailed
 from tests.nemesis.history import Struck
 from tests.nemesis.plan import Fault, Kind, Step, Target
+from tests.nemesis.snapshot import restart_with_snapshot, take_snapshot
 from tests.nemesis.world import CHAIN, REDIS, World, stop
 
 _LEADER_SECONDS = 10.0
@@ -48,6 +49,7 @@ class Nemesis:
             Kind.REDIS_KILL: self._redis_kill,
             Kind.REDIS_PAUSE: self._redis_pause,
             Kind.REDIS_EMPTY: self._redis_empty,
+            Kind.REDIS_OLD: self._redis_old,
             Kind.REDIS_ALL: self._redis_all,
             Kind.REDIS_GONE: self._redis_gone,
             Kind.REDIS_FAILOVER: self._redis_failover,
@@ -239,6 +241,15 @@ class Nemesis:
         index = await self._server(fault)
         await self._world.redis(lambda: self._world.group.restart(index))
         self._tell(f"the primary, server {index}, was restarted and is empty")
+
+    async def _redis_old(self, fault: Fault) -> None:
+        index = await self._server(fault)
+        await self._world.redis(lambda: take_snapshot(self._world.group, index))
+        await asyncio.sleep(fault.seconds)
+        await self._world.redis(lambda: restart_with_snapshot(self._world.group, index))
+        self._tell(
+            f"the primary, server {index}, was restarted as it was {fault.seconds:g} s before"
+        )
 
     async def _redis_all(self, fault: Fault) -> None:
         del fault

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     REDIS_KILL = "redis-kill"
     REDIS_PAUSE = "redis-pause"
     REDIS_EMPTY = "redis-empty"
+    REDIS_OLD = "redis-old"
     REDIS_ALL = "redis-all"
     REDIS_GONE = "redis-gone"
     REDIS_FAILOVER = "redis-failover"
@@ -46,6 +47,7 @@ MEANING = {
     Kind.REDIS_KILL: "kill a Redis server; it comes back empty once there is a primary",
     Kind.REDIS_PAUSE: "SIGSTOP a Redis server, SIGCONT",
     Kind.REDIS_EMPTY: "restart the Redis primary at once: it comes back as an empty primary",
+    Kind.REDIS_OLD: "restart the Redis primary at once: it comes back as it was a while ago",
     Kind.REDIS_ALL: "restart all Redis servers at once: everything in memory is gone",
     Kind.REDIS_GONE: "SIGSTOP all Redis servers for 5 to 35 s, SIGCONT: longer than calls are held",
     Kind.REDIS_FAILOVER: "SENTINEL FAILOVER by hand, without waiting for replicas",
@@ -131,6 +133,7 @@ _SECONDS = {
     Kind.NO_CHAIN: (2.0, 14.0),
     Kind.REDIS_KILL: (0.5, 4.0),
     Kind.REDIS_PAUSE: (0.5, 8.0),
+    Kind.REDIS_OLD: (1.0, 10.0),
     Kind.REDIS_GONE: (5.0, 35.0),
 }
 """From, to; the others happen in an instant."""
@@ -140,6 +143,7 @@ _LOSING = frozenset(
         Kind.REDIS_KILL,
         Kind.REDIS_PAUSE,
         Kind.REDIS_EMPTY,
+        Kind.REDIS_OLD,
         Kind.REDIS_ALL,
         Kind.REDIS_GONE,
         Kind.REDIS_FAILOVER,

@@ -21,6 +21,7 @@ from tests.kubernetes import Admin, an_aggregator, kubeconfig, path_of
 from tests.waiting import until
 
 RELEASE = Release(image="aggregator:1", redis_image="valkey:1")
+RENEW_SECONDS = 3.0
 MERGE = "application/merge-patch+json"
 
 
@@ -137,19 +138,20 @@ class Place:
             annotations = lease["metadata"].get("annotations") or {}
             wanted = annotations.get("aligned-aggregator.io/handover-to", "")
             heir = wanted if wanted in fit else holder if holder in fit else next(iter(fit), "")
-            if not heir or heir == holder:
+            renewed = datetime.fromisoformat(spec.get("renewTime") or "2000-01-01T00:00:00Z")
+            age = (datetime.now(UTC) - renewed).total_seconds()
+            if not heir or (heir == holder and age < RENEW_SECONDS):
                 continue
             now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-            change = {
-                "metadata": {"annotations": {"aligned-aggregator.io/handover-to": None}},
-                "spec": {
+            change: Manifest = {"spec": {"renewTime": now}}
+            if heir != holder:
+                change["metadata"] = {"annotations": {"aligned-aggregator.io/handover-to": None}}
+                change["spec"] |= {
                     "holderIdentity": f"{heir}.boot",
                     "leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1,
                     "leaseDurationSeconds": 5,
                     "acquireTime": now,
-                    "renewTime": now,
-                },
-            }
+                }
             path = path_of(ports.LEASES, self.namespace, name)
             await self.admin.try_call("PATCH", path, change, MERGE)
 

@@ -1,0 +1,117 @@
+"""What people do: drains, roll-outs, mistakes and their repair, scaling, suspending, deleting.
+
+In each story batches go on, nothing acknowledged is lost, and no batch is answered twice. How long
+clients waited is recorded in a table.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from controller import names
+from tests.cluster.conftest import Settings
+from tests.cluster.faults import Faults, tag
+from tests.cluster.group import NAME, RESOURCE, Group, nodes_of
+from tests.cluster.kubectl import until
+
+
+@pytest.mark.parametrize("replicas", [3, 2, 1])
+def test_the_leaders_node_is_drained(group: Group, replicas: int) -> None:
+    with group.story(f"node of the leader drained, of {replicas} replicas", replicas):
+        node, term = group.node_of_leader(), group.term()
+        group.broken[node] = "drained"
+        group.kubectl(
+            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force",
+            "--timeout=240s",
+        )  # fmt: skip
+        group.mend()
+        until(lambda: group.term() > term, "another term")
+        group.traffic.flow()
+
+
+def test_a_new_image_is_rolled_out(group: Group, breaking: Faults, given: Settings) -> None:
+    renamed = f"{given.image.rpartition(':')[0]}:next"
+    for node in nodes_of(group.kubectl):
+        tag(breaking, node, given.image, renamed)
+    with group.story("image changed, and rolled out"):
+        group.change(image=renamed)
+        group.wait("Ready")
+        images = {pod["spec"]["containers"][0]["image"] for pod in group.pods()}
+        assert images == {renamed}
+        assert group.status()["image"] == renamed
+    with group.story("image changed back"):
+        group.change(image=given.image)
+        group.wait("Ready")
+        assert group.status()["image"] == given.image
+
+
+def test_an_image_that_is_not_there_stops_the_roll_and_is_mended(
+    group: Group, given: Settings
+) -> None:
+    with group.story("image that is not there, then the former one"):
+        group.change(image="localhost/nobody-has-this:1")
+        group.wait("Stalled")
+        assert sum("nobody" in pod["spec"]["containers"][0]["image"] for pod in group.pods()) == 1
+        group.traffic.flow()
+        group.change(image=given.image)
+        group.wait("Ready")
+        group.wait("Stalled", "False")
+
+
+def test_scaling_moves_nothing_but_what_it_must(group: Group) -> None:
+    with group.story("scaled from three to two and back"):
+        kept = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in group.pods()}
+        group.scale(2)
+        until(lambda: len(group.pods()) == 2, "two pods")
+        group.wait("Ready")
+        for pod in group.pods():
+            assert kept[pod["metadata"]["name"]] == pod["metadata"]["uid"]
+        scale = group.kubectl.get(RESOURCE, "--subresource=scale")
+        assert (scale["spec"]["replicas"], scale["status"]["replicas"]) == (2, 2)
+        group.scale(3)
+        group.wait("Ready")
+
+
+def test_a_suspended_group_forgets_nothing(group: Group) -> None:
+    with group.story("suspended, then resumed"):
+        group.change(suspend=True)
+        group.wait("Ready", "False", "Suspended")
+        until(lambda: not group.pods() + group.pods(names.REDIS), "no pods")
+        group.change(suspend=False)
+        group.wait("Ready")
+
+
+def test_a_volume_grows_under_a_running_group(group: Group) -> None:
+    claims = group.kubectl.get("pvc")
+    class_name = claims[0]["spec"]["storageClassName"]
+    if not group.kubectl.get("storageclass", class_name).get("allowVolumeExpansion"):
+        pytest.skip(f"volumes of StorageClass {class_name} cannot grow")
+    with group.story("journals grown"):
+        group.change(journal={"size": "96Mi"})
+        group.wait("Ready")
+
+        def have_grown() -> bool:
+            asked = (claim["spec"]["resources"]["requests"] for claim in group.kubectl.get("pvc"))
+            return all(each["storage"] == "96Mi" for each in asked)
+
+        until(have_grown, "every claim asks for more")
+
+
+def test_a_group_deleted_without_its_controller_leaves_only_its_journals(group: Group) -> None:
+    with group.story("deleted while there is no controller, then made again"):
+        group.scale_controller(0)
+        service = group.kubectl.get("service", NAME)
+        group.kubectl("delete", RESOURCE, "--timeout=60s")
+        label = f"{names.OWNER}={NAME}"
+
+        def is_gone() -> bool:
+            kinds = "pods,services,configmaps,leases,secrets,statefulsets,roles,rolebindings"
+            return not group.kubectl.get(kinds, "-l", label)
+
+        until(is_gone, "its objects are gone")
+        assert group.kubectl.get("pvc")
+        again = group.resource()
+        again["spec"]["service"]["nodePort"] = service["spec"]["ports"][0]["nodePort"]
+        group.kubectl.apply(again)
+        group.scale_controller(2)
+        group.wait("Ready")

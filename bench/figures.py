@@ -114,7 +114,8 @@ def _histogram(series: Series, top: int) -> list[str]:
     if series.reach is not None:
         x = across(series.reach)
         lines.append(_line(x, top + _TOP, x, floor, "reach"))
-        lines.append(_text(x - 6, top + _TOP + 14, "p95 to reach", "note late", "end"))
+        beside = (x + 6, "start") if x < 0.8 * WIDTH else (x - 6, "end")
+        lines.append(_text(beside[0], top + _TOP + 14, "p95 to reach", "note late", beside[1]))
     return lines
 
 

@@ -14,7 +14,6 @@ from controller.desired.known import Release
 from controller.guarded import GuardedCluster
 from controller.kube import KubeCluster
 from controller.kubeconfig import api_server
-from controller.observe import Unreachable
 from controller.ports import Kind, Manifest
 from controller.reconcile import Outcome, Reconciler
 from tests.kubernetes import Admin, an_aggregator, kubeconfig, path_of
@@ -25,11 +24,15 @@ RENEW_SECONDS = 3.0
 MERGE = "application/merge-patch+json"
 
 
-class Silence:
-    """Replicas that nobody reaches."""
+class Contented:
+    """Replicas that have nothing to complain of."""
 
     async def status(self, address: str) -> Mapping[str, Any]:
-        raise Unreachable(f"{address} is not there")
+        store = {"reachable": True, "in_sync": True, "primary": None}
+        return {
+            "replicas": {"store": store, "failovers": []},
+            "chain": {"seen_seconds_ago": 1, "endpoints": [{"name": "main", "healthy": True}]},
+        }
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Place:
         guarded = GuardedCluster(
             self.cluster, lambda: None, lambda kind, verb: self.wrote.append((kind, verb))
         )
-        self.reconciler = Reconciler(guarded, RELEASE, Silence(), lambda: datetime.now(UTC))
+        self.reconciler = Reconciler(guarded, RELEASE, Contented(), lambda: datetime.now(UTC))
 
     # People.
 

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 """Tells figures (``--log-cli-level=INFO``); none is asserted, as machines differ."""
 
 
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture
 async def place() -> AsyncIterator[Place]:
     async with a_place() as one:
@@ -148,13 +151,10 @@ async def test_a_lost_redis_service_whose_address_is_taken_gets_another(place: P
     assert service["spec"]["clusterIP"] != old
     assert resource["status"]["redis"]["addresses"][1] == service["spec"]["clusterIP"]
     assert not says_ready(resource)
-    # Redis goes first; where no replica can be asked, the next pod waits for a minute.
-    await until(lambda: _replaced(place, pods, "agg-redis-2"), "a Redis pod is replaced")
-
-
-async def _replaced(place: Place, before: dict[str, str], name: str) -> bool:
-    await place.reconcile()
-    return (await place.pods()).get(name, before[name]) != before[name]
+    await place.settle()
+    after = await place.pods()
+    assert await place.is_ready()
+    assert all(after[each] != uid for each, uid in pods.items())
 
 
 async def test_a_lease_deleted_by_hand_begins_with_the_highest_term(place: Place) -> None:
@@ -206,8 +206,7 @@ async def test_a_roll_takes_standbys_first_and_the_leader_last(place: Place) -> 
         )
         return await place.is_ready()
 
-    # A pod that nobody can ask is taken for merged after a minute.
-    await until(is_rolled, "rolled out", seconds=180)
+    await until(is_rolled, "rolled out")
     assert order == ["agg-1", "agg-0"]
     lease = await place.read(ports.LEASES)
     assert lease is not None
@@ -274,18 +273,18 @@ async def test_never_ready_for_a_generation_that_is_not_rolled_out(place: Place)
     await ready(place)
     seen = 0
     for turn in range(1000):
-        if turn % 10 == 0:
+        if turn % 50 == 0:
             await place.change(limits={"connections": 10 + turn})
         else:
             await place.change(service={"port": 9000 + turn})
-        if turn % 2:
+        if turn % 3 == 0:
             await place.reconcile()
         resource = await place.read(ports.AGGREGATORS)
         assert resource is not None
         if says_ready(resource):
             seen += 1
             await _is_rolled_out(place, resource)
-    assert seen < 1000
+    assert 0 < seen < 1000
 
 
 async def _is_rolled_out(place: Place, resource: dict[str, Any]) -> None:

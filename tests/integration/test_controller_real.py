@@ -1,0 +1,376 @@
+"""Processes of the controller at a real API server, with the rights that it is given there."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller import names, ports
+from controller.access import OWN, SERVED, Right, rules
+from controller.kubeconfig import api_server
+from controller.ports import AGGREGATORS, LEASES, Kind
+from tests.cluster.faults import Faults, faults
+from tests.integration.controllers import Controller, a_kubeconfig, controller, started
+from tests.kubernetes import Admin, an_aggregator, environment, kubeconfig, path_of
+from tests.waiting import until
+
+RBAC = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A namespace, and an administrator of it."""
+
+    admin: Admin
+    namespace: str
+    folder: Path
+
+    async def read(self, kind: Kind, name: str) -> Any:
+        status, found = await self.admin.try_call("GET", path_of(kind, self.namespace, name))
+        return found if status == 200 else None
+
+    async def all(self, kind: Kind) -> list[Any]:
+        return list((await self.admin.call("GET", path_of(kind, self.namespace)))["items"])
+
+    async def ours(self) -> dict[str, str]:
+        """Uids of all objects that the controller made."""
+        return {
+            f"{kind.kind} {each['metadata']['name']}": each["metadata"]["uid"]
+            for kind in ports.OWNED
+            for each in await self.all(kind)
+            if each["metadata"].get("labels", {}).get(names.MANAGED_BY) == names.MANAGER
+        }
+
+    async def create(self, name: str = "demo", **spec: object) -> Any:
+        body = an_aggregator(self.namespace, name)
+        body["spec"] |= spec
+        return await self.admin.call("POST", path_of(AGGREGATORS, self.namespace), body)
+
+    async def account(self, served: list[Right], own: list[Right]) -> Path:
+        """A kubeconfig of a service account with exactly these rights."""
+        api = f"/apis/{RBAC}/v1/namespaces/{self.namespace}"
+        me = {"kind": "ServiceAccount", "name": "controller", "namespace": self.namespace}
+        account = {"metadata": {"name": "controller"}}
+        await self.admin.call("POST", path_of(ports.SERVICE_ACCOUNTS, self.namespace), account)
+        named = {"metadata": {"name": "controller"}}
+        role = named | {"rules": rules(served) + rules(own)}
+        await self.admin.call("POST", f"{api}/roles", role)
+        binding = named | {
+            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "controller"},
+            "subjects": [me],
+        }
+        await self.admin.call("POST", f"{api}/rolebindings", binding)
+        path = path_of(ports.SERVICE_ACCOUNTS, self.namespace, "controller", "token")
+        token = (await self.admin.call("POST", path, {"spec": {}}))["status"]["token"]
+        server = self.admin.server
+        authority: dict[str, Any] = {"insecure-skip-tls-verify": True}
+        if server.ca_file is not None:
+            data = base64.b64encode(server.ca_file.read_bytes()).decode()
+            authority = {"certificate-authority-data": data}
+        return a_kubeconfig(self.folder, server.url, token, **authority)
+
+    @asynccontextmanager
+    async def running(
+        self, config: Path, *options: str, pod: str = "controller-0"
+    ) -> AsyncIterator[Controller]:
+        here = ("--namespace", self.namespace, "--lease-namespace", self.namespace)
+        async with controller(config, self.folder, *here, *options, pod=pod) as one:
+            await started(one)
+            yield one
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    with api_server({}, kubeconfig()) as server:
+        async with Admin(server) as admin, admin.namespace("operation") as namespace:
+            await admin.apply_crd()
+            yield Place(admin, namespace, tmp_path)
+
+
+@pytest.fixture
+async def config(place: Place) -> Path:
+    """With the rights that are written down."""
+    return await place.account(list(SERVED), list(OWN))
+
+
+async def is_told(place: Place, name: str = "demo") -> bool:
+    found = await place.read(AGGREGATORS, name)
+    return bool(found and found.get("status", {}).get("conditions"))
+
+
+async def is_made(place: Place, name: str = "demo") -> bool:
+    return await place.read(ports.STATEFUL_SETS, name) is not None
+
+
+async def settled(place: Place) -> dict[str, str]:
+    """All objects, when no more are made."""
+    seen: list[dict[str, str]] = [{}]
+
+    async def holds() -> bool:
+        seen.append(await place.ours())
+        return bool(seen[-1]) and seen[-1] == seen[-2] and await is_made(place)
+
+    await until(holds, "everything is made")
+    return seen[-1]
+
+
+async def test_the_rights_that_are_written_down_are_enough(place: Place, config: Path) -> None:
+    async with place.running(config) as one:
+        await place.create(journal={"size": "1Gi"})
+        made = await settled(place)
+        assert {"StatefulSet demo", "StatefulSet demo-redis", "Lease demo"} <= made.keys()
+        await until(lambda: is_told(place), "its status is told")
+        one.send(signal.SIGTERM)
+        assert await one.ended() == 0
+        log = one.log.read_text()
+    assert "forbidden" not in log.lower()
+    lease = await place.read(LEASES, names.MANAGER)
+    assert not lease["spec"].get("holderIdentity")
+    assert lease["spec"]["leaseTransitions"] == 1
+
+
+@pytest.mark.parametrize(
+    "missing", [Right("", "services", "patch"), Right("policy", "poddisruptionbudgets", "list")]
+)
+async def test_a_right_that_is_missing_is_told(place: Place, missing: Right) -> None:
+    config = await place.account([right for right in SERVED if right != missing], list(OWN))
+    here = ("--namespace", place.namespace, "--lease-namespace", place.namespace)
+    async with controller(config, place.folder, *here) as one:
+        await place.create()
+
+        async def is_said() -> bool:
+            found = await place.read(AGGREGATORS, "demo")
+            return missing.resource in one.log.read_text() or missing.resource in str(
+                found.get("status")
+            )
+
+        await until(is_said, "what is missing is told")
+
+
+async def test_what_is_deleted_or_changed_by_hand_is_repaired(place: Place, config: Path) -> None:
+    async with place.running(config) as one:
+        await place.create(redis={"mode": "None"}, replicas=1)
+        made = await settled(place)
+        for kind in ports.OWNED:
+            for each in await place.all(kind):
+                name = each["metadata"]["name"]
+                if f"{kind.kind} {name}" in made:
+                    await place.admin.call("DELETE", path_of(kind, place.namespace, name))
+
+        async def is_repaired() -> bool:
+            now = await place.ours()
+            return now.keys() == made.keys() and not now.items() & made.items()
+
+        await until(is_repaired, "all is made again")
+        service = path_of(ports.SERVICES, place.namespace, "demo")
+        await place.admin.merge(service, {"spec": {"ports": [{"port": 1, "name": "other"}]}})
+
+        async def is_changed_back() -> bool:
+            found = (await place.read(ports.SERVICES, "demo"))["spec"]
+            return 8090 in {port["port"] for port in found["ports"]}
+
+        await until(is_changed_back, "it is changed back")
+        assert await one.metric("controller_drift_repaired_total") == 0.0
+
+
+async def test_deletion_needs_no_controller(place: Place, config: Path) -> None:
+    async with place.running(config) as one:
+        await place.create(redis={"mode": "None"}, replicas=1)
+        made = await settled(place)
+        one.send(signal.SIGKILL)
+        await one.ended()
+    found = await place.read(AGGREGATORS, "demo")
+    assert "finalizers" not in found["metadata"]
+    assert not found["metadata"].get("annotations")
+    await place.admin.call("DELETE", path_of(AGGREGATORS, place.namespace, "demo"))
+
+    async def is_collected() -> bool:
+        return not (await place.ours()).keys() & made.keys()
+
+    await until(is_collected, "all its objects go")
+
+
+async def test_one_of_two_works_and_the_other_takes_over(place: Place, config: Path) -> None:
+    async with (
+        place.running(config, pod="one") as one,
+        place.running(config, pod="other") as other,
+    ):
+        await until(lambda: any_leads(one, other), "one leads")
+        leader, standby = (one, other) if await one.leads() else (other, one)
+        await place.create(redis={"mode": "None"}, replicas=1)
+        await settled(place)
+        assert await standby.metric('controller_reconciles_total{result="done"}') == 0.0
+        leader.send(signal.SIGKILL)
+        await place.create("second", redis={"mode": "None"}, replicas=1)
+        await until(lambda: is_made(place, "second"), "the other works")
+        assert await standby.leads()
+        lease = await place.read(LEASES, names.MANAGER)
+        assert lease["spec"]["leaseTransitions"] == 2
+
+
+async def any_leads(*controllers: Controller) -> bool:
+    return any([await one.leads() for one in controllers])
+
+
+async def test_at_rest_nothing_but_leases_is_written(place: Place, config: Path) -> None:
+    async with place.running(config, "--resync", "10s") as one:
+        for name in ("demo", "second"):
+            await place.create(name, redis={"mode": "None"}, replicas=1, suspend=True)
+        await settled(place)
+        await until(lambda: is_told(place, "second"), "all is told")
+        done = 'controller_reconciles_total{result="done"}'
+        passes = await one.metric(done)
+        await until(lambda: more(one, done, passes + 2), "some passes are done")
+        before, passes = await versions(place), await one.metric(done)
+        await until(lambda: more(one, done, passes + 4), "more passes are done")
+        assert await versions(place) == before
+        assert await one.metric("controller_drift_repaired_total") == 0.0
+
+
+async def more(one: Controller, metric: str, than: float) -> bool:
+    return await one.metric(metric) > than
+
+
+async def versions(place: Place) -> dict[str, str]:
+    """What every object but Leases is at."""
+    kinds = [kind for kind in (*ports.OWNED, AGGREGATORS) if kind != LEASES]
+    return {
+        f"{kind.kind} {each['metadata']['name']}": each["metadata"]["resourceVersion"]
+        for kind in kinds
+        for each in await place.all(kind)
+    }
+
+
+async def test_fifty_resources_are_little_work(place: Place, config: Path) -> None:
+    async with place.running(config, "--resync", "10s") as one:
+        for number in range(50):
+            await place.create(f"demo-{number}", redis={"mode": "None"}, replicas=1)
+
+        async def all_told() -> bool:
+            found = await place.all(AGGREGATORS)
+            return all(each.get("status", {}).get("conditions") for each in found)
+
+        await until(all_told, "all are made and told", seconds=240)
+        before = one.memory()
+        done = 'controller_reconciles_total{result="done"}'
+        passes = await one.metric(done)
+        await until(lambda: more(one, done, passes + 300), "all are looked at again", seconds=240)
+        print(f"memory: {before:.0f} MB, then {one.memory():.0f} MB")  # noqa: T201 - for a reader
+        assert one.memory() < 250
+
+
+# Faults.
+
+
+@pytest.fixture
+def broken() -> Faults:
+    them = faults(environment("CLUSTER_FAULTS"))
+    if them is None:
+        pytest.skip("CLUSTER_FAULTS names nothing that can stop this cluster's API server")
+    return them
+
+
+async def test_an_api_server_that_was_away_for_thirty_seconds(
+    place: Place, config: Path, broken: Faults
+) -> None:
+    async with (
+        place.running(config, pod="one") as one,
+        place.running(config, pod="other") as other,
+    ):
+        await until(lambda: any_leads(one, other), "one leads")
+        leader, standby = (one, other) if await one.leads() else (other, one)
+        await place.create(redis={"mode": "None"}, replicas=1)
+        await settled(place)
+        await asyncio.to_thread(broken.stop_api_server)
+        stopped = time.monotonic()
+        try:
+            assert await leader.ended() == 1, "who cannot renew ends, and is started again"
+            await asyncio.sleep(max(stopped + 30 - time.monotonic(), 0.0))
+        finally:
+            await asyncio.to_thread(broken.start_api_server)
+        assert standby.code is None
+        await until(standby.leads, "the other leads")
+        await until(lambda: takes(place), "the API server takes requests")
+        path = path_of(ports.SERVICES, place.namespace, "demo")
+        uid = (await place.read(ports.SERVICES, "demo"))["metadata"]["uid"]
+        await place.admin.call("DELETE", path)
+
+        async def is_back() -> bool:
+            found = await place.read(ports.SERVICES, "demo")
+            return found is not None and found["metadata"]["uid"] != uid
+
+        await until(is_back, "it works as before", seconds=120)
+
+
+async def takes(place: Place) -> bool:
+    try:
+        await place.all(AGGREGATORS)
+    except (AssertionError, OSError):
+        return False
+    return True
+
+
+async def test_a_deletion_while_the_controller_was_stopped_and_history_was_lost(
+    place: Place, config: Path, broken: Faults
+) -> None:
+    async with place.running(config, "--resync", "10s") as one:
+        await place.create(redis={"mode": "None"}, replicas=1)
+        made = await settled(place)
+        one.send(signal.SIGSTOP)
+        await place.admin.call("DELETE", path_of(ports.SERVICES, place.namespace, "demo"))
+        await asyncio.to_thread(broken.stop_api_server)
+        await asyncio.to_thread(broken.start_api_server)
+        await until(lambda: takes(place), "the API server takes requests")
+        one.send(signal.SIGCONT)
+
+        async def is_back() -> bool:
+            found = await place.read(ports.SERVICES, "demo")
+            return found is not None and found["metadata"]["uid"] != made["Service demo"]
+
+        # Its Lease may have run out meanwhile: then it ends, and is started again as a pod is.
+        async with place.running(config, pod="again"):
+            await until(is_back, "it is made again", seconds=120)
+
+
+async def needs_to_be_alone(place: Place) -> None:
+    """Skip a test that deletes all resources where there are any but those of tests before."""
+
+    async def is_alone() -> bool:
+        found = await place.admin.call("GET", f"/apis/{names.API_VERSION}/{names.PLURAL}")
+        return not found["items"]
+
+    try:
+        await until(is_alone, "the resources of tests before are gone", seconds=30)
+    except AssertionError:
+        pytest.skip("there are resources of others, which would be deleted")
+
+
+async def test_a_definition_that_was_deleted_and_applied_again(place: Place, config: Path) -> None:
+    await needs_to_be_alone(place)
+    async with place.running(config) as one:
+        await place.create(redis={"mode": "None"}, replicas=1)
+        await settled(place)
+        definition = f"{names.PLURAL}.{names.DOMAIN}"
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}"
+        await place.admin.call("DELETE", path)
+
+        async def is_gone() -> bool:
+            return (await place.admin.try_call("GET", path))[0] == 404
+
+        await until(is_gone, "the definition is gone")
+        ended = "controller_watches_ended_total"
+        await until(lambda: more(one, ended, 0), "the watches have ended")
+        await place.admin.apply_crd()
+        await started(one)
+        await place.create("again", redis={"mode": "None"}, replicas=1)
+        await until(lambda: is_made(place, "again"), "it works again")
+        assert one.code is None

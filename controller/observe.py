@@ -57,7 +57,7 @@ class HttpReplicas:
         try:
             async with asyncio.timeout(ASK_SECONDS), self._session.get(url) as answer:
                 answer.raise_for_status()
-                return _parsed(await answer.content.read(ANSWER_BYTES + 1))
+                return _parsed(await _body(answer.content))
         except TimeoutError as late:
             raise Unreachable(f"no answer within {ASK_SECONDS:g} s") from late
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -133,9 +133,26 @@ async def together(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise failures[0]
 
 
+async def _body(content: aiohttp.StreamReader) -> bytes:
+    """Return everything that comes.
+
+    Raises:
+        ValueError: It is too much.
+    """
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > ANSWER_BYTES:
+            raise ValueError("its answer is too long")
+    return bytes(body)
+
+
 def _parsed(body: bytes) -> Mapping[str, Any]:
-    if len(body) > ANSWER_BYTES:
-        raise ValueError("its answer is too long")
+    """Return a JSON object.
+
+    Raises:
+        ValueError: It is none.
+    """
     said = json.loads(body)
     if not isinstance(said, dict):
         raise ValueError("its answer is not an object")  # noqa: TRY004 - of what came, not of code

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from controller import observe
+from controller.errors import ClusterAway
+from controller.observe import HttpReplicas, Unreachable, ask, together
+from controller.observed import PodView
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def a_replica(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> AsyncIterator[HttpReplicas]:
+    app = web.Application()
+    app.router.add_get("/status", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        monkeypatch.setattr("controller.names.TELEMETRY_PORT", port)
+        async with aiohttp.ClientSession() as session:
+            yield HttpReplicas(session)
+    finally:
+        await runner.cleanup()
+
+
+def says(body: bytes, status: int = 200) -> Answer:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, status=status)
+
+    return answer
+
+
+async def test_a_replica_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_replica(monkeypatch, says(json.dumps({"role": {"term": 3}}).encode())) as replicas:
+        assert await replicas.status("127.0.0.1") == {"role": {"term": 3}}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "why"),
+    [
+        (b"{", 200, "Expecting"),
+        (b"[]", 200, "not an object"),
+        (b"{}", 500, "500"),
+        (b'"' + b"x" * 2**20 + b'"', 200, "too long"),
+    ],
+    ids=["no JSON", "no object", "an error", "too long"],
+)
+async def test_an_answer_that_is_none_has_a_reason(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, status: int, why: str
+) -> None:
+    async with a_replica(monkeypatch, says(body, status)) as replicas:
+        with pytest.raises(Unreachable, match=why):
+            await replicas.status("127.0.0.1")
+
+
+async def test_an_answer_that_comes_in_pieces_is_heard_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (b'{"role":', b' {"term"', b": 3}}"):
+            await response.write(piece)
+            await asyncio.sleep(0.01)  # each in a packet of its own
+        return response
+
+    async with a_replica(monkeypatch, answer) as replicas:
+        assert await replicas.status("127.0.0.1") == {"role": {"term": 3}}
+
+
+async def test_who_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "ASK_SECONDS", 0.05)
+    asked = asyncio.Event()
+
+    async def silent(_: web.Request) -> web.StreamResponse:
+        asked.set()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with a_replica(monkeypatch, silent) as replicas:
+        with pytest.raises(Unreachable, match=r"no answer within 0\.05 s"):
+            await replicas.status("127.0.0.1")
+    assert asked.is_set()
+
+
+async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_replica(monkeypatch, says(b"{}")) as replicas:
+        monkeypatch.setattr("controller.names.TELEMETRY_PORT", 1)
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1"):
+            await replicas.status("127.0.0.1")
+
+
+class Meeting:
+    """Replicas that answer when all have been asked."""
+
+    def __init__(self, expected: int) -> None:
+        self._left = expected
+        self._all = asyncio.Event()
+
+    async def status(self, address: str) -> dict[str, Any]:
+        self._left -= 1
+        if not self._left:
+            self._all.set()
+        await self._all.wait()
+        if address == "away":
+            raise Unreachable("nobody is there")
+        return {"address": address}
+
+
+def pod(ordinal: int, address: str, *, terminating: bool = False) -> PodView:
+    return PodView(
+        name=f"agg-{ordinal}",
+        uid=str(ordinal),
+        ordinal=ordinal,
+        ready=True,
+        address=address,
+        terminating=terminating,
+    )
+
+
+async def test_all_are_asked_at_once_and_nobody_is_in_the_others_way() -> None:
+    pods = [pod(1, "one"), pod(0, "away"), pod(2, ""), pod(3, "x", terminating=True)]
+    async with asyncio.timeout(10):
+        found = await ask(Meeting(2), pods)
+    assert list(found) == ["agg-0", "agg-1"]
+    assert (found["agg-0"].said, found["agg-0"].why) == (None, "nobody is there")
+    assert found["agg-1"].said == {"address": "one"}
+    assert found["agg-0"].in_sync is None
+
+
+async def test_a_failure_is_raised_when_all_calls_have_ended() -> None:
+    ended: list[str] = []
+
+    async def fails() -> None:
+        raise ClusterAway("500")
+
+    async def takes_longer() -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ended.append("done")
+
+    with pytest.raises(ClusterAway):
+        await together([fails(), takes_longer()])
+    assert ended == ["done"]

@@ -39,7 +39,7 @@ _SCHEME_PORTS = {"http": 80, "https": 443, "redis": names.REDIS_PORT, "rediss": 
 
 
 def policies(resource: Resource) -> list[Manifest]:
-    """Return the policy of the aggregator's pods, and of a managed Redis's; none with mode Disabled."""
+    """Return the policy of the aggregator's pods, and of Redis's; none if disabled."""
     mode, spec = resource.spec.network_policy.mode, resource.spec
     if mode is NetworkPolicyMode.DISABLED:
         return []

@@ -112,6 +112,33 @@ async def test_one_of_two_works_and_the_other_takes_over_when_it_is_killed(
         assert standby.code is None
 
 
+async def test_who_was_frozen_writes_nothing_when_it_wakes_up_and_ends(
+    server: FakeApiServer, tmp_path: Path
+) -> None:
+    ways_in = [a_kubeconfig(tmp_path, server.url, token) for token in ("one", "other")]
+    async with (
+        controller(ways_in[0], tmp_path, *HERE, pod="one") as one,
+        controller(ways_in[1], tmp_path, *HERE, pod="other") as other,
+    ):
+        await started(one, other)
+        await until(lambda: bool(holder(server)), "one leads")
+        leader, standby = (one, other) if holder(server).startswith("one.") else (other, one)
+        token = "one" if leader is one else "other"
+        server.only = lambda asked: is_patch(asked) and asked.token == token
+        server.hang = True
+        server.cluster.put(an_observer())
+        await until(lambda: any(map(is_patch, server.asked)), "a pass is in the middle of a write")
+        leader.send(signal.SIGSTOP)
+        await until(standby.leads, "the other leads")
+        asked = len(server.asked)
+        server.hang = False
+        leader.send(signal.SIGCONT)
+        assert await leader.ended() == 1
+        later = [each for each in server.asked[asked:] if each.token == token and is_ours(each)]
+        assert [each for each in later if each.method != "GET"] == []
+        await until(lambda: is_there(server, STATEFUL_SETS), "the other finishes the pass")
+
+
 async def test_a_stop_gives_the_lease_up_and_the_other_goes_on_at_once(
     server: FakeApiServer, tmp_path: Path
 ) -> None:

@@ -53,20 +53,25 @@ class Contests:
     def held(
         self, desired: Manifest, live: Mapping[str, Any], wrong: tuple[Path, ...]
     ) -> Note | None:
-        """Return what to tell if the object is to be let be for now."""
-        now = self._clock()
-        for path in wrong:
-            contest = self._by_field.get(_field(desired, path))
-            if contest is None or contest.rounds < ROUNDS or contest.desired != _at(desired, path):
-                continue
-            if now < contest.last + min(LONGEST, FIRST * 2 ** (contest.rounds - ROUNDS)):
-                who = compare.manager_of(live, path) or "Somebody"
-                return Note(
-                    "FieldContested",
-                    f"{who} keeps changing {'.'.join(path)} of {desired['kind']}"
-                    f" {desired['metadata']['name']}. Have it leave that field to us.",
-                )
-        return None
+        """Return what to tell if the object is to be let be for now.
+
+        One field that nobody contests is reason enough to apply it whole.
+        """
+        if not all(self._is_held(desired, path) for path in wrong):
+            return None
+        who = compare.manager_of(live, wrong[0]) or "Somebody"
+        return Note(
+            "FieldContested",
+            f"{who} keeps changing {'.'.join(wrong[0])} of {desired['kind']}"
+            f" {desired['metadata']['name']}. Have it leave that field to us.",
+        )
+
+    def _is_held(self, desired: Manifest, path: Path) -> bool:
+        contest = self._by_field.get(_field(desired, path))
+        if contest is None or contest.rounds < ROUNDS or contest.desired != _at(desired, path):
+            return False
+        pause: timedelta = min(LONGEST, FIRST * 2 ** (contest.rounds - ROUNDS))
+        return self._clock() < contest.last + pause
 
     def applied(self, desired: Manifest, wrong: tuple[Path, ...]) -> None:
         """Write down that these fields were set to what is desired."""

@@ -35,19 +35,26 @@ def events(
 ) -> Iterator[Manifest]:
     """Return an Event for every condition that says another thing than before.
 
-    What is told for the first time and is as it should be, or is not known, is no news.
+    No news: what is as it should be or not known at first, the steps of work that goes on, and
+    that a group is not ready while it is being worked on.
     """
     former = {each["type"]: each for each in before.get("conditions") or ()}
-    for condition in after.get("conditions") or ():
-        of, status = condition["type"], condition["status"]
-        was = former.get(of)
-        if was is not None and (was["status"], was["reason"]) == (status, condition["reason"]):
-            continue
-        is_good = status == ("False" if of in ABNORMAL else "True")
-        if was is None and (is_good or status == "Unknown" or of == "Reconciling"):
-            continue
-        is_warning = not is_good and status != "Unknown" and of != "Reconciling"
-        yield _event(resource, condition, now, "Warning" if is_warning else "Normal")
+    told = {each["type"]: each for each in after.get("conditions") or ()}
+    is_working = told.get("Reconciling", {}).get("status") == "True"
+    for of, condition in told.items():
+        status, was = condition["status"], former.get(of)
+        is_covered = of == "Ready" and is_working
+        is_work = is_covered or of == "Reconciling"
+        is_quiet = status in {"Unknown", "False" if of in ABNORMAL else "True"}
+        if was is None:
+            is_news = not is_quiet
+        elif was["status"] == status:
+            is_news = was["reason"] != condition["reason"] and not is_quiet and not is_work
+        else:
+            is_news = True
+        if is_news and not is_covered:
+            severity = "Normal" if is_quiet or is_work else "Warning"
+            yield _event(resource, condition, now, severity)
 
 
 async def record(cluster: Cluster, manifest: Manifest) -> None:

@@ -81,3 +81,12 @@ def test_fields_are_counted_each_by_itself() -> None:
     for value in "abcdefgh":
         contests.applied(service(value), (PATH,))
     assert contests.held(service("h"), THEIRS, (PATH,)) is None
+
+
+def test_a_field_that_nobody_contests_is_not_held_up_by_one_that_somebody_does() -> None:
+    time = Time()
+    contests = Contests(time)
+    rounds(contests, time, 10)
+    both = (PATH, ("spec", "ports"))
+    assert contests.held(service("ours"), THEIRS, (PATH,)) is not None
+    assert contests.held(service("ours"), THEIRS, both) is None

@@ -41,22 +41,37 @@ def test_a_new_generation_alone_is_no_news() -> None:
     assert recorded(one, told(("Ready", "True", "Serving"), generation=2)) == []
 
 
-def test_the_first_status_tells_what_is_wrong() -> None:
+def test_the_first_status_tells_what_goes_on_and_what_is_wrong() -> None:
     first = told(
         ("Ready", "False", "Creating"),
         ("StoreHealthy", "Unknown", "NoReplica"),
+        ("UpToDate", "True", "Current"),
         ("Reconciling", "True", "Creating"),
         ("Stalled", "False", "NotStalled"),
     )
-    assert recorded({}, first) == [("Warning", "Creating")]
+    assert recorded({}, first) == [("Normal", "Creating")]
     stalled = told(("Stalled", "True", "NameConflict"))
     assert recorded({}, stalled) == [("Warning", "NameConflict")]
 
 
-def test_work_is_no_warning() -> None:
-    idle, busy = told(("Reconciling", "False", "Settled")), told(("Reconciling", "True", "Rolling"))
-    assert recorded(idle, busy) == [("Normal", "Rolling")]
-    assert recorded(busy, idle) == [("Normal", "Settled")]
+def test_work_is_told_when_it_begins_and_ends() -> None:
+    def state(ready: str, reconciling: str, reason: str) -> dict[str, Any]:
+        return told(("Ready", ready, reason), ("Reconciling", reconciling, reason))
+
+    idle, one = state("True", "False", "Settled"), state("False", "True", "RollingOut")
+    another = state("False", "True", "PodStarting")
+    assert recorded(idle, one) == [("Normal", "RollingOut")]
+    assert recorded(one, another) == []
+    assert recorded(another, idle) == [("Normal", "Settled"), ("Normal", "Settled")]
+    unled = state("False", "False", "NoLeader")
+    assert recorded(another, unled) == [("Warning", "NoLeader"), ("Normal", "NoLeader")]
+
+
+def test_another_reason_for_what_is_wrong_is_news() -> None:
+    one, another = told(("Stalled", "True", "Refused")), told(("Stalled", "True", "NameConflict"))
+    assert recorded(one, another) == [("Warning", "NameConflict")]
+    fine, better = told(("UpToDate", "True", "Current")), told(("UpToDate", "True", "Newest"))
+    assert recorded(fine, better) == []
 
 
 def test_the_same_change_has_the_same_name_and_another_another() -> None:

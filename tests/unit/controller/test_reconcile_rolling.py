@@ -261,3 +261,21 @@ async def test_scaling_takes_and_gives_pods_without_replacing_any(world: World) 
     await world.settle()
     assert world.is_ready()
     assert world.uids() == pods
+
+
+async def test_a_redis_that_is_not_wanted_any_more_goes(world: World) -> None:
+    await ready(world)
+    world.change({"suspend": True})
+    await world.settle()
+    world.change({"suspend": False, "replicas": 1, "redis": {"mode": "None"}})
+    await world.settle()
+    assert world.is_ready()
+    left = {name for _, name in owned(world)}
+    assert {name for name in left if "redis" in name} == set()
+    assert world.cluster.all(ports.LEASES) == []
+    world.change({"suspend": True})
+    await world.settle()
+    world.change({"suspend": False, "replicas": 3, "redis": {"mode": "Managed"}})
+    await world.settle()
+    assert world.is_ready()
+    assert world.told()["highestTerm"] > 1

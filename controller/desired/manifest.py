@@ -40,3 +40,22 @@ def manifest(
     if annotations:
         metadata["annotations"] = dict(annotations)
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **body}
+
+
+def apart(resource: Resource, component: str) -> Manifest:
+    """Return an anti-affinity that has a component's pods share no node and no zone, if possible.
+
+    A pod that shares a node is better than none. Topology spread constraints would not do: the
+    scheduler ignores all of them where nodes lack one of their labels, as those of zones often are.
+    """
+    selector = {"matchLabels": names.selector(resource.name, component)}
+    weights = {"kubernetes.io/hostname": 100, "topology.kubernetes.io/zone": 50}
+    return {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {
+                "weight": weight,
+                "podAffinityTerm": {"labelSelector": selector, "topologyKey": key},
+            }
+            for key, weight in weights.items()
+        ]
+    }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from controller import names, ports
 from controller.api.spec import ManagedRedis
 from controller.desired import digest, overlay
-from controller.desired.manifest import manifest
+from controller.desired.manifest import apart, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -241,7 +241,7 @@ def _template(resource: Resource, known: Known, config: str) -> Manifest:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "imagePullSecrets": [{"name": ref.name} for ref in resource.spec.image_pull_secrets],
-            "affinity": {"podAntiAffinity": _apart(resource)},
+            "affinity": {"podAntiAffinity": apart(resource, names.REDIS)},
             "initContainers": [_start(known.image(resource.spec.image))],
             "containers": [_server(image, _resources(resource)), _sentinel(image)],
             "volumes": [
@@ -253,20 +253,6 @@ def _template(resource: Resource, known: Known, config: str) -> Manifest:
                 {"name": "data", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             ],
         },
-    }
-
-
-def _apart(resource: Resource) -> dict[str, Any]:
-    selector = {"matchLabels": names.selector(resource.name, names.REDIS)}
-    weights = {"kubernetes.io/hostname": 100, "topology.kubernetes.io/zone": 50}
-    return {
-        "preferredDuringSchedulingIgnoredDuringExecution": [
-            {
-                "weight": weight,
-                "podAffinityTerm": {"labelSelector": selector, "topologyKey": key},
-            }
-            for key, weight in weights.items()
-        ]
     }
 
 

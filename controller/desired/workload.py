@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from controller import names, ports
 from controller.api.spec import JournalMode, RedisMode
 from controller.desired import access, config, digest, overlay
-from controller.desired.manifest import manifest
+from controller.desired.manifest import apart, manifest
 from controller.desired.network import RPC, TELEMETRY
 
 if TYPE_CHECKING:
@@ -138,26 +138,13 @@ def _pod(resource: Resource, known: Known) -> Manifest:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [
-            _spread(resource, "kubernetes.io/hostname"),
-            _spread(resource, "topology.kubernetes.io/zone"),
-        ],
+        "affinity": {"podAntiAffinity": apart(resource, names.AGGREGATOR)},
         "containers": [_container(resource, known)],
         "volumes": _volumes(resource, known),
     }
     if spec.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image_pull_secrets]
     return pod
-
-
-def _spread(resource: Resource, topology: str) -> Manifest:
-    """Apart if possible: a replica that shares a node is better than none."""
-    return {
-        "topologyKey": topology,
-        "maxSkew": 1,
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": names.selector(resource.name, names.AGGREGATOR)},
-    }
 
 
 def _container(resource: Resource, known: Known) -> Manifest:

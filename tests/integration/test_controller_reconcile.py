@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -225,30 +226,35 @@ async def test_volumes_grow_without_a_pod_being_replaced(place: Place) -> None:
         await _grow(place, storage["metadata"]["name"])  # type: ignore[index]  # JSON
     finally:
         await place.admin.call("DELETE", f"{classes}/growing-{place.namespace}")
+        for ordinal in range(3):
+            volume = f"{place.namespace}-journal-agg-{ordinal}"
+            await place.admin.try_call("DELETE", f"/api/v1/persistentvolumes/{volume}")
 
 
 async def _grow(place: Place, storage: str) -> None:
+    claims = [f"journal-agg-{ordinal}" for ordinal in range(3)]
+    for claim in claims:
+        await _offer(place, claim, storage)
     await ready(place, journal={"storageClassName": storage})
     pods, statefulset = await place.pods(), await place.read(ports.STATEFUL_SETS)
-    for claim in await place.cluster.list(ports.VOLUME_CLAIMS, place.namespace):
-        await _bind(place, claim["metadata"]["name"], storage)
+    for claim in claims:
+        await until(partial(_is_bound, place, claim), f"{claim} is bound")
     await place.change(journal={"size": "2Gi"})
     await place.settle()
     again = await place.read(ports.STATEFUL_SETS)
     assert statefulset is not None
     assert again is not None
     assert again["metadata"]["uid"] != statefulset["metadata"]["uid"]
-    claims = await place.cluster.list(ports.VOLUME_CLAIMS, place.namespace)
-    assert [each["spec"]["resources"]["requests"]["storage"] for each in claims] == ["2Gi"] * 3
+    grown = await place.cluster.list(ports.VOLUME_CLAIMS, place.namespace)
+    assert [each["spec"]["resources"]["requests"]["storage"] for each in grown] == ["2Gi"] * 3
     assert await place.pods() == pods
     assert await place.is_ready()
 
 
-async def _bind(place: Place, claim: str, storage: str) -> None:
-    """Give a claim a volume, as only a bound one may grow."""
-    name = f"{place.namespace}-{claim}"
+async def _offer(place: Place, claim: str, storage: str) -> None:
+    """Make a volume for a claim: only a bound one may grow."""
     volume = {
-        "metadata": {"name": name},
+        "metadata": {"name": f"{place.namespace}-{claim}"},
         "spec": {
             "capacity": {"storage": "1Gi"},
             "accessModes": ["ReadWriteOnce"],
@@ -260,12 +266,11 @@ async def _bind(place: Place, claim: str, storage: str) -> None:
     }
     await place.admin.call("POST", "/api/v1/persistentvolumes", volume)
 
-    async def is_bound() -> bool:
-        path = path_of(ports.VOLUME_CLAIMS, place.namespace, claim)
-        answer = await place.admin.call("GET", path)
-        return bool(answer["status"].get("phase") == "Bound")
 
-    await until(is_bound, f"{claim} is bound")
+async def _is_bound(place: Place, claim: str) -> bool:
+    path = path_of(ports.VOLUME_CLAIMS, place.namespace, claim)
+    answer = await place.admin.call("GET", path)
+    return bool(answer["status"].get("phase") == "Bound")
 
 
 async def test_never_ready_for_a_generation_that_is_not_rolled_out(place: Place) -> None:

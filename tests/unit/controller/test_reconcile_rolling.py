@@ -8,7 +8,7 @@ import pytest
 
 from controller import desired, names, ports, reconcile
 from controller.desired.known import Release
-from controller.errors import Refused
+from controller.errors import Gone, Refused
 from controller.ports import Manifest
 from tests.unit.controller.stories import NAME, NAMESPACE, World, owned, ready
 
@@ -279,3 +279,61 @@ async def test_a_redis_that_is_not_wanted_any_more_goes(world: World) -> None:
     await world.settle()
     assert world.is_ready()
     assert world.told()["highestTerm"] > 1
+
+
+async def test_a_budget_of_somebody_elses_is_respected_and_told(world: World) -> None:
+    await ready(world)
+    pods = world.uids()
+    selector = {"matchLabels": names.selector(NAME, names.AGGREGATOR)}
+    metadata = {"name": "theirs", "namespace": NAMESPACE}
+    world.cluster.put(
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": metadata,
+            "spec": {"minAvailable": 3, "selector": selector},
+        }
+    )
+    world.change({"submission": {"maxInFlight": 2}})
+    for _ in range(3):
+        await world.turn()
+    assert world.uids() == pods
+    assert world.condition("Reconciling")["reason"] == "DisruptionBudget"
+    world.cluster.remove(ports.DISRUPTION_BUDGETS, NAMESPACE, "theirs")
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_a_right_to_evict_that_is_missing_is_told(world: World) -> None:
+    await ready(world)
+    world.change({"submission": {"maxInFlight": 2}})
+    world.cluster.fail(1, Refused("pods/eviction is forbidden", 403), "evict")
+    await world.reconcile()
+    told = world.condition("Stalled")
+    assert (told["status"], told["reason"]) == ("True", "Forbidden")
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_a_volume_that_cannot_grow_is_told_and_the_set_stays(world: World) -> None:
+    await ready(world)
+    before = world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, NAME)
+    world.change({"journal": {"size": "2Gi"}})
+    world.cluster.fail(1, Refused("only dynamically provisioned pvc can be resized", 403), "patch")
+    await world.reconcile()
+    told = world.condition("Stalled")
+    assert (told["status"], told["reason"]) == ("True", "VolumeCannotGrow")
+    assert "journal-agg-0" in told["message"]
+    assert world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, NAME) == before
+    world.change({"journal": {"size": "1Gi"}})
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_a_lease_that_goes_while_it_is_to_be_handed_over_ends_no_roll(world: World) -> None:
+    await ready(world)
+    world.change({"submission": {"maxInFlight": 2}})
+    world.cluster.fail(1, Gone("leases agg not found"), "patch")
+    await world.settle()
+    assert world.is_ready()
+    assert world.leader() == "agg-1"

@@ -50,6 +50,9 @@ types: $(VENV)/.project  ## mypy, strict
 test: setup  ## every test that this machine can run
 	@$(BIN)/pytest $(PYTEST)
 
+test-cluster: setup  ## stories on a cluster with nodes; needs KUBECONFIG and more, which it says
+	@$(BIN)/pytest tests/cluster $(PYTEST)
+
 coverage: setup  ## the same with branch coverage
 	@$(BIN)/coverage run -m pytest $(PYTEST)
 	@$(BIN)/coverage report
@@ -92,4 +95,4 @@ chart:  ## helm where there is none (needs Go), then all of docs
 clean:  ## remove what set-up and tests made
 	@rm -rf $(VENV) native/target devnet/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup hooks format lint types test coverage check nemesis ci demo bench lock docs chart clean
+.PHONY: help setup hooks format lint types test test-cluster coverage check nemesis ci demo bench lock docs chart clean

@@ -11,6 +11,7 @@ _MARKS = {
     "contracts": "contract",
     "integration": "integration",
     "nemesis": "integration",
+    "cluster": "cluster",
 }
 _HERE = Path(__file__).parent
 

@@ -244,7 +244,8 @@ class Group:
         self.traffic.complete(held)
         self.traffic.settle()
         self.table.add(Row(name, self.traffic.gaps(since), self.failovers(term)))
-        assert self.traffic.problems() == ()
+        problems = self.traffic.problems()
+        assert not problems, "\n".join(problems)
 
     def failovers(self, after: int) -> list[Manifest]:
         """Changes of leader since a term, as they were recorded; latest first."""

@@ -10,7 +10,7 @@ PACKAGES := aligned aggregator controller devnet
 CODE := $(PACKAGES) tests bench
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # --- set-up: one stamp a step, so that a second run costs nothing
 
@@ -50,9 +50,6 @@ types: $(VENV)/.project  ## mypy, strict
 test: setup  ## every test that this machine can run
 	@$(BIN)/pytest $(PYTEST)
 
-test-cluster: setup  ## stories on a cluster with nodes; needs KUBECONFIG and more, which it says
-	@$(BIN)/pytest tests/cluster $(PYTEST)
-
 coverage: setup  ## the same with branch coverage
 	@$(BIN)/coverage run -m pytest $(PYTEST)
 	@$(BIN)/coverage report
@@ -64,6 +61,18 @@ nemesis: setup  ## break replicas and Redis at random for 20 minutes; NEMESIS="-
 
 ci:  ## exactly what CI does
 	@bash .ci/run
+
+# --- on Kubernetes
+
+IMAGE ?= localhost/aligned-aggregator:dev
+image:  ## the one image of everything, by docker or buildah; IMAGE=name:tag
+	@if docker info >/dev/null 2>&1; then docker build -t $(IMAGE) .; else buildah bud --layers -t $(IMAGE) .; fi
+
+cluster:  ## a kind cluster with the images in it; says what to export (needs docker, kind, kubectl)
+	@tests/cluster/kind.sh up
+
+test-cluster: setup  ## stories on a cluster with nodes: they die, drain, roll, lose Redis
+	@$(BIN)/pytest tests/cluster $(PYTEST)
 
 # --- to look at
 
@@ -95,4 +104,4 @@ chart:  ## helm where there is none (needs Go), then all of docs
 clean:  ## remove what set-up and tests made
 	@rm -rf $(VENV) native/target devnet/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup hooks format lint types test test-cluster coverage check nemesis ci demo bench lock docs chart clean
+.PHONY: help setup hooks format lint types test test-cluster image cluster coverage check nemesis ci demo bench lock docs chart clean

@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 ASK_SECONDS = 0.5
 """For a majority of the Sentinels to answer; then whoever has answered decides."""
 
+FIRST_SECONDS = 1.0
+"""More, for the first of them if none has answered by then: giving up throws away connections that
+are almost made, and a network or machine that is slow would never get an answer."""
+
 _QUIET_SECONDS = 60.0
 """A subscription that was silent for so long is made anew: it may lead nowhere."""
 
@@ -76,6 +80,15 @@ class Fixed:
         pass
 
 
+class _Found(NamedTuple):
+    """What came of asking."""
+
+    turn: int
+    """Counts how often was asked."""
+    server: Server | None
+    problem: str = ""
+
+
 class _Answer(NamedTuple):
     epoch: int
     votes: int
@@ -112,40 +125,55 @@ class Sentinels:
         self._database = database
         self._name = name
         self._idle: dict[Server, Connection] = {}
+        self._asking = asyncio.Lock()
+        self._turn = 0
+        self._found = _Found(0, None)
 
     async def find(self) -> Server:
         """Return the primary of the newest configuration among the answers.
 
+        Those who call while others ask share the next turn: in an outage everybody wants to know,
+        and a storm of connections would keep slow Sentinels from answering anybody.
+
         Raises:
             StoreUnavailable: No Sentinel answers.
         """
+        arrived = self._turn
+        async with self._asking:
+            if self._found.turn <= arrived:
+                self._turn += 1
+                self._found = await self._ask_all(self._turn)
+            if self._found.server is None:
+                raise StoreUnavailable(self._found.problem)
+            return self._found.server
+
+    async def _ask_all(self, turn: int) -> _Found:
         answers: list[tuple[int, Address]] = []
         failures: list[str] = []
-        majority = asyncio.Event()
+        majority, first = asyncio.Event(), asyncio.Event()
 
         async def ask(sentinel: Server) -> None:
             try:
                 answers.append(await self._ask(sentinel))
             except StoreUnavailable as unavailable:
                 failures.append(str(unavailable))
-            if 2 * len(answers) > len(self._sentinels) or (
-                len(answers) + len(failures) == len(self._sentinels)
-            ):
+            is_last = len(answers) + len(failures) == len(self._sentinels)
+            if answers or is_last:
+                first.set()
+            if 2 * len(answers) > len(self._sentinels) or is_last:
                 majority.set()
 
         async with asyncio.TaskGroup() as asking:
             tasks = [asking.create_task(ask(sentinel)) for sentinel in self._sentinels]
-            try:
-                async with asyncio.timeout(ASK_SECONDS):
-                    await majority.wait()
-            except TimeoutError:
-                failures.append(f"silent for {ASK_SECONDS} s")
+            if not await _within(ASK_SECONDS, majority) and not await _within(FIRST_SECONDS, first):
+                failures.append(f"silent for {ASK_SECONDS + FIRST_SECONDS} s")
             for task in tasks:
                 task.cancel()
         if not answers:
-            msg = f"no Sentinel names the primary {self._master!r}: {'; '.join(failures)}"
-            raise StoreUnavailable(msg)
-        return Server(address=newest(answers), access=self._access, database=self._database)
+            problem = f"no Sentinel names the primary {self._master!r}: {'; '.join(failures)}"
+            return _Found(turn, None, problem)
+        server = Server(address=newest(answers), access=self._access, database=self._database)
+        return _Found(turn, server)
 
     async def _ask(self, sentinel: Server) -> tuple[int, Address]:
         connection = self._idle.pop(sentinel, None)
@@ -209,6 +237,16 @@ class Sentinels:
         while self._idle:
             _, connection = self._idle.popitem()
             await connection.disconnect(nowait=True)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for ``event`` no longer than that; tell whether it was set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def newest(answers: Sequence[tuple[int, Address]]) -> Address:

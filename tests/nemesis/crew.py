@@ -15,6 +15,7 @@ from devnet.batcher import Batcher
 from devnet.go_client import RECONNECTED, Attempt, SharedClient
 from devnet.network import ETHER, Network
 from devnet.operator import Operator, Retries, Seen
+from devnet.rpc import NodeAway
 from tests.nemesis.history import Call, History, Post
 from tests.nemesis.plan import Options, manner
 
@@ -113,13 +114,25 @@ class Crew:
                     self.delivering += 1
                     tasks.create_task(self._sign(operator, seen, began + delay))
             await asyncio.sleep(began - asyncio.get_running_loop().time())
-            async with self._posting:
-                await self._batcher.post(root)
+            await self._post(root)
             self._history.posts.append(
                 Post(number, batch_id(root, self._batcher.account), time.time())
             )
             async with self._posted:
                 self._posted.notify_all()
+
+    async def _post(self, root: bytes) -> None:
+        """Post a batch; a machine so slow that the chain did not answer in time is asked again."""
+        name = batch_id(root, self._batcher.account)
+        async with self._posting:
+            while True:
+                try:
+                    if not (await self._network.batch(name)).created_block:
+                        await self._batcher.post(root)
+                except NodeAway:
+                    await asyncio.sleep(self._options.pace)
+                else:
+                    return
 
     async def _sign(self, operator: Operator, seen: Seen, at: float) -> None:
         await asyncio.sleep(max(0.0, at - asyncio.get_running_loop().time()))

@@ -28,6 +28,7 @@ from aligned.model import (
 )
 from devnet.network import AGGREGATOR, BATCH_VERIFIED, Network, hexed
 from devnet.replicas import Replica
+from devnet.rpc import NodeAway
 from tests.nemesis.history import Claimed, History, Leading, Mined, Moment, Row, Sent
 
 _BLOCK_MILLISECONDS = 500
@@ -95,13 +96,14 @@ async def watch_answers(network: Network, history: History) -> None:
     }
     first = network.deployment.block
     while True:
-        head = await network.anvil.head()
-        span = {"fromBlock": hex(first), "toBlock": hex(head)}
-        for log in await network.node.call("eth_getLogs", question | span):
-            sender = model.Address(bytes.fromhex(log["data"][-40:]))
-            batch = batch_id(bytes.fromhex(log["topics"][1][2:]), sender)
-            history.seen_verified.setdefault(batch, time.time())
-        first = head  # again: the chain mines while it is asked
+        with suppress(NodeAway):
+            head = await network.anvil.head()
+            span = {"fromBlock": hex(first), "toBlock": hex(head)}
+            for log in await network.node.call("eth_getLogs", question | span):
+                sender = model.Address(bytes.fromhex(log["data"][-40:]))
+                batch = batch_id(bytes.fromhex(log["topics"][1][2:]), sender)
+                history.seen_verified.setdefault(batch, time.time())
+            first = head  # again: the chain mines while it is asked
         await asyncio.sleep(_CHAIN_SECONDS)
 
 

@@ -40,6 +40,14 @@ ROOT = (
         "metadata.name must begin with a letter, have at most 40 characters, and only lower case "
         "letters, digits and hyphens: objects are called after it",
     ),
+    Rule(
+        "quantity(self.spec.journal.size).compareTo(quantity(oldSelf.spec.journal.size)) >= 0"
+        " || (has(oldSelf.status) && has(oldSelf.status.conditions)"
+        " && oldSelf.status.conditions.exists(each, each.reason == 'VolumeCannotGrow'))",
+        "journal.size can only grow, as volumes do not shrink; it can be set back where it turned"
+        " out that they cannot grow",
+        ".spec.journal.size",
+    ),
 )
 """Of the whole object."""
 
@@ -151,11 +159,6 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             " && (!has(self.storageClassName)"
             " || self.storageClassName == oldSelf.storageClassName)",
             "journal.storageClassName cannot be changed",
-        ),
-        Rule(
-            "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
-            "journal.size can only grow: volumes do not shrink",
-            ".size",
         ),
     ),
     "Service": (

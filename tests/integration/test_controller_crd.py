@@ -215,3 +215,21 @@ async def test_the_models_parse_what_is_stored(place: Place) -> None:
         assert parse(stored).spec == AggregatorSpec.model_validate(manifest["spec"])
         once_more = AggregatorSpec.model_validate(stored["spec"])
         assert once_more.model_dump(by_alias=True) == parse(stored).spec.model_dump(by_alias=True)
+
+
+async def test_a_size_that_no_volume_can_have_can_be_set_back(place: Place) -> None:
+    assert (await place.create(an_aggregator(place.namespace)))[0] == 201
+    assert (await place.change("demo", {"journal": {"size": "2Gi"}}))[0] == 200
+    assert (await place.change("demo", {"journal": {"size": "1Gi"}}))[0] == 422
+    stalled = {
+        "type": "Stalled",
+        "status": "True",
+        "observedGeneration": 2,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "reason": "VolumeCannotGrow",
+    }
+    await place.admin.merge(
+        path_of(AGGREGATORS, place.namespace, "demo", "status"),
+        {"status": {"conditions": [stalled]}},
+    )
+    assert (await place.change("demo", {"journal": {"size": "1Gi"}}))[0] == 200

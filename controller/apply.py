@@ -106,6 +106,18 @@ class Application:
             await self.cluster.create(manifest)
             self.wrote += 1
 
+    async def restore(self, service: Manifest, address: str) -> None:
+        """Create a Service that is missing with the address it had.
+
+        It gets another one later where the address was taken meanwhile.
+        """
+        if _name(service) in self.live:
+            return
+        with suppress(Conflict, Refused):
+            spec = service["spec"] | {"clusterIP": address}
+            self.live[_name(service)] = await self.cluster.create(service | {"spec": spec})
+            self.wrote += 1
+
     async def prune(self, wanted: Iterable[Name], pods: Sequence[Manifest]) -> None:
         """Delete objects of the resource that are not wanted, but no file that a pod mounts."""
         keep = {*wanted, *((ports.CONFIG_MAPS.kind, name) for name in mounted(pods))}

@@ -163,6 +163,9 @@ class Reconciler:
         resource = application.resource
         known = self._known(resource, live)
         if is_waiting(resource, known):
+            former = (resource.status.get("redis") or {}).get("addresses") or ()
+            for service, address in zip(redis.redis_services(resource), former, strict=False):
+                await application.restore(service, address)  # so that no pod has to be told
             for manifest in render(resource, known):
                 await application.ensure(manifest)
             addresses = views.redis_addresses(resource, application.live)
@@ -181,7 +184,6 @@ class Reconciler:
     def _known(self, resource: Resource, live: Live) -> Known:
         aggregator = _template(live, resource.name)
         server = _template(live, names.redis(resource.name))
-        annotations = aggregator.get("metadata", {}).get("annotations") or {}
         lease = live.objects.get((ports.LEASES.kind, resource.name))
         seen = Observed(lease=None if lease is None else views.lease_view(lease, 0.0))
         return Known(
@@ -189,7 +191,8 @@ class Reconciler:
             running_image=_image(aggregator),
             running_redis_image=_image(server),
             redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
-            restarted_at=annotations.get(names.RESTARTED_AT),
+            restarted_at=_restarted_at(aggregator),
+            redis_restarted_at=_restarted_at(server),
             term=highest_term(resource.status, seen),
         )
 
@@ -383,6 +386,11 @@ def _templates(objects: Mapping[tuple[str, str], Manifest]) -> list[Manifest]:
         for (kind, _), each in objects.items()
         if kind == ports.STATEFUL_SETS.kind
     ]
+
+
+def _restarted_at(template: Mapping[str, Any]) -> str | None:
+    annotations = template.get("metadata", {}).get("annotations") or {}
+    return annotations.get(names.RESTARTED_AT)
 
 
 def _image(template: Mapping[str, Any]) -> str | None:

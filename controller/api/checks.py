@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from eth_utils.address import is_checksum_address
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -23,10 +25,25 @@ def _problems(spec: AggregatorSpec) -> Iterator[str]:
     tip, fee = spec.submission.max_priority_fee_per_gas, spec.submission.max_fee_per_gas
     if tip is not None and fee is not None and wei(tip) > wei(fee):
         yield "spec.submission.maxPriorityFeePerGas: must not exceed maxFeePerGas"
+    yield from _addresses(spec)
     service = spec.service
     yield from _networks("spec.service.sourceRanges", service.source_ranges)
     trusted = service.proxy_protocol.trusted_cidrs
     yield from _networks("spec.service.proxyProtocol.trustedCidrs", trusted)
+
+
+def _addresses(spec: AggregatorSpec) -> Iterator[str]:
+    found = {}
+    if spec.network.contracts is not None:
+        named = spec.network.contracts.model_dump(by_alias=True)
+        found = {f"spec.network.contracts.{key}": value for key, value in named.items()}
+    if spec.signer is not None and spec.signer.web3signer is not None:
+        found["spec.signer.web3Signer.address"] = spec.signer.web3signer.address
+    for path, address in found.items():
+        digits = address.removeprefix("0x")
+        is_plain = digits in {digits.lower(), digits.upper()}
+        if not is_plain and not is_checksum_address(address):
+            yield f"{path}: {address} has a wrong checksum: a digit or the case of a letter is off"
 
 
 def _networks(path: str, cidrs: Iterable[str]) -> Iterator[str]:

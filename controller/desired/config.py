@@ -56,10 +56,15 @@ class SecretFile:
 class Configuration:
     """The file, and the secrets it names."""
 
-    text: str
-    """YAML."""
+    document: Manifest
+    """The file's content."""
     files: tuple[SecretFile, ...]
     """Everything that must be mounted below ``SECRETS``."""
+
+    @property
+    def text(self) -> str:
+        """The file, YAML; made anew each time."""
+        return yaml.safe_dump(self.document, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(slots=True)
@@ -108,8 +113,7 @@ def configuration(resource: Resource, known: Known) -> Configuration:
         "election": _election(resource),
         "telemetry": {"address": _everywhere(names.TELEMETRY_PORT)},
     }
-    text = yaml.safe_dump(_without_nothing(document), sort_keys=False, allow_unicode=True)
-    return Configuration(text, tuple(files.named))
+    return Configuration(_without_nothing(document), tuple(files.named))
 
 
 def _network(spec: AggregatorSpec) -> Manifest:

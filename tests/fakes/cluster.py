@@ -383,6 +383,8 @@ class FakeCluster:
         if manifest["kind"] == "Service" and spec is not None:
             if spec.get("clusterIP") is None:
                 spec["clusterIP"] = self._address()
+            elif spec["clusterIP"] in self.taken:
+                raise Refused("spec.clusterIPs: provided IP is already allocated", 422)
             if spec["clusterIP"] != "None":
                 spec["clusterIPs"] = [spec["clusterIP"]]
             spec.setdefault("type", "ClusterIP")

@@ -179,6 +179,31 @@ async def test_a_lost_redis_service_gets_another_address_and_the_group_follows(
     assert all(world.uids()[name] != uid for name, uid in pods.items())
 
 
+async def test_a_lost_redis_service_gets_its_address_back_and_no_pod_is_replaced(
+    world: World,
+) -> None:
+    await ready(world)
+    before, pods = world.told()["redis"]["addresses"], world.uids()
+    world.cluster.remove(ports.SERVICES, NAMESPACE, "agg-redis-1")
+    await world.settle(turns=120)
+    assert world.told()["redis"]["addresses"] == before
+    assert world.uids() == pods
+
+
+async def test_a_restart_of_the_redis_set_is_rolled_out(world: World) -> None:
+    await ready(world)
+    pods = world.uids()
+    found = world.cluster.read(ports.STATEFUL_SETS, NAMESPACE, "agg-redis")
+    assert found is not None
+    template = found["spec"]["template"]
+    template["metadata"]["annotations"][names.RESTARTED_AT] = "2026-11-23T12:00:00Z"
+    world.cluster.edit({**found, "spec": {"template": template}}, "kubectl-rollout")
+    await world.settle(turns=120)
+    assert world.is_ready()
+    replaced = {name for name, uid in world.uids().items() if pods[name] != uid}
+    assert replaced == {"agg-redis-0", "agg-redis-1", "agg-redis-2"}
+
+
 async def test_a_fight_over_a_field_ends_with_the_name_of_the_other(world: World) -> None:
     await ready(world)
     for _ in range(8):

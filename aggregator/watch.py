@@ -184,10 +184,14 @@ class Watch:
 
     @property
     def progress(self) -> Progress | None:
-        """What is settled; None until the whole expiry window was read."""
-        if self._window.oldest is None or self._finalized is None:
+        """What is settled; None until the whole expiry window was read.
+
+        Its height is of the last block whose events were read: after hours without the chain the
+        head is far above it, and batches between the two would pass for never created.
+        """
+        if self._window.oldest is None or self._finalized is None or self._read is None:
             return None
-        return Progress(self.height, self._finalized.number, self._window.oldest)
+        return Progress(self._read.number, self._finalized.number, self._window.oldest)
 
     async def next_progress(self) -> Progress:
         """See ``aggregator.sweep.Watched.next_progress``."""

@@ -10,6 +10,7 @@ import pytest
 
 from aggregator.batches import Batches
 from aggregator.chain.window import REREAD, Scope
+from aggregator.sweep import ORPHAN_BLOCKS, settled
 from aggregator.watch import Watch
 from aligned.chain.endpoints import Endpoints, Source
 from aligned.chain.rpc import BlockMissing
@@ -603,8 +604,30 @@ async def test_progress_is_told_once_the_window_was_read() -> None:
         world.chain.mine()
         await world.watch.poll()
     progress = waiting.result()
-    # told with the head, before its own finalized block is known: never too much
-    assert (progress.height, progress.finalized, progress.oldest) == (301, 236, 200)
+    # told with the head, before its own events and finalized block are known: never too much
+    assert (progress.height, progress.finalized, progress.oldest) == (300, 236, 200)
+
+
+async def test_no_progress_is_told_of_blocks_whose_events_were_not_read() -> None:
+    """After hours without the chain, batches that came meanwhile are not taken for invented."""
+    world = World(length=300)
+    await world.watch.poll()
+    await world.watch.rescan()
+    world.batches.keep([entry(1)], height=world.watch.height)  # the chain is away from now on
+    world.chain.mine(new_batch(1))
+    world.chain.mine_many(ORPHAN_BLOCKS + 1)
+    gate = world.net.hold("eth_getLogs")
+    world.net.held.clear()
+    async with asyncio.TaskGroup() as group:
+        progress = group.create_task(world.watch.next_progress())
+        group.create_task(world.watch.poll())
+        await world.net.held.wait()
+        assert settled(world.batches, await progress).orphans == ()
+        gate.set()
+    assert world.opened() == {1}
+    assert world.watch.progress is not None
+    assert world.watch.progress.height == world.watch.height
+    assert settled(world.batches, world.watch.progress).orphans == ()
 
 
 # Loops.

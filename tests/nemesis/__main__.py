@@ -92,6 +92,9 @@ def main(
       no call of an operator hangs
       every replica comes back by itself and stops in order
     """
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        msg = f"{folder} is not empty: journals of another chain would be refused"
+        raise click.BadParameter(msg, param_hint="--folder")
     options = Options(
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
         minutes=minutes,

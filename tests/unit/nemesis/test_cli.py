@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from click.testing import CliRunner, Result
 
 from tests.nemesis.__main__ import main
@@ -35,6 +37,13 @@ def test_an_unknown_fault_is_refused_with_a_hint() -> None:
     result = run("--faults", "kill,flood")
     assert result.exit_code == 2
     assert "'flood' is not a valid Kind; see --help for the kinds" in result.output
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").touch()
+    result = run("--folder", str(tmp_path))
+    assert result.exit_code == 2
+    assert "is not empty" in result.output
 
 
 def test_help_explains_every_fault() -> None:

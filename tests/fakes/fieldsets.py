@@ -67,9 +67,10 @@ def _keys(value: Any, path: Path) -> tuple[str, ...] | None:
     if path[-1] == "ports":
         keys = ("containerPort" if "containerPort" in value[0] else "port", "protocol")
         return keys if isinstance(value[0], dict) and keys[0] in value[0] else None
-    keys = KEYS.get(path[-1], ())
-    known = keys and all(isinstance(each, dict) and keys[0] in each for each in value)
-    return keys if known else None
+    known = KEYS.get(path[-1])
+    if known and all(isinstance(each, dict) and known[0] in each for each in value):
+        return known
+    return None
 
 
 def _item(each: dict[str, Any], keys: tuple[str, ...]) -> Item:

@@ -158,7 +158,7 @@ class World:
     def is_ready(self, name: str = NAME) -> bool:
         ready = self.condition("Ready", name)
         generation = self.resource(name)["metadata"]["generation"]
-        return ready["status"] == "True" and ready["observedGeneration"] == generation
+        return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
 
     def pods(self, name: str = NAME) -> list[Manifest]:
         return list(self.cluster.peek(ports.PODS, NAMESPACE, names.selector(name, "aggregator")))

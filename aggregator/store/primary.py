@@ -260,8 +260,9 @@ class Primary:
         info = await self._ask(replace(server, address=self.address or server.address))
         try:
             lineage = lineage_of(info)
-        except StoreUnavailable:
-            await self.drop()
+        except StoreUnavailable as stale:
+            # The successor may take longer to connect to than we take to look again.
+            await self.drop(stale.successor if isinstance(stale, _Demoted) else None)
             raise
         await self._note(lineage)
 

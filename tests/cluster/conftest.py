@@ -24,6 +24,9 @@ CONTROLLER = "aligned-aggregator-operator"
 DEFINITION = "alignedaggregators.aligned-aggregator.io"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 HERE = Path(__file__).parent
+STORY_SECONDS = 1200
+"""Stories give up by themselves, and say why; this ends what hangs."""
+
 NEEDED = ("KUBECONFIG", "ALIGNED_IMAGE", "REDIS_IMAGE", "CLUSTER_HOST")
 HOW = (
     "no cluster with nodes: set KUBECONFIG, ALIGNED_IMAGE, REDIS_IMAGE and CLUSTER_HOST"
@@ -151,13 +154,15 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip all of them by one line; have what looks at everything come last."""
+    """Skip all of them by one line; have what looks at everything come last; be patient."""
     items.sort(key=_place)
+    ours = [item for item in items if item.path.parent == HERE]
+    for item in ours:
+        item.add_marker(pytest.mark.timeout(STORY_SECONDS))
     environment = os.environ  # noqa: TID251 - chooses whether these tests run
     if not all(environment.get(name) for name in NEEDED):
-        for item in items:
-            if item.path.parent == HERE:
-                item.add_marker(pytest.mark.skip(reason=HOW))
+        for item in ours:
+            item.add_marker(pytest.mark.skip(reason=HOW))
 
 
 def _place(item: pytest.Item) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -12,6 +13,7 @@ from aggregator.store.calls import Calls
 from aggregator.store.connection import Refusal, texts
 from aggregator.store.keys import LOG_LENGTH
 from aggregator.store.primary import refused
+from aggregator.store.readers import STEADY_SECONDS, Readers
 from aggregator.store.records import (
     FORMAT,
     NOBODY,
@@ -107,6 +109,7 @@ class RedisStore:
         learned: Callable[[Fence], None] = lambda _: None,
         copies: int = 1,
         reads: int = FORMAT,
+        steady: float = STEADY_SECONDS,
     ) -> None:
         """Prepare; nothing is connected yet.
 
@@ -118,10 +121,11 @@ class RedisStore:
             learned: Gets every fence higher than those known before, to be journalled.
             copies: Replicas of the primary that must confirm a write; 0 only where it has none.
             reads: The highest format that this release reads.
+            steady: Seconds that all replicas must read a format before the store's is raised.
         """
         self.writer = writer
         self._reads = reads
-        self._all_read = 0
+        self._readers = Readers(steady)
         self.format = 0
         """Of the store, when a term was confirmed last; 0 before."""
         self.counted = Counted()
@@ -212,7 +216,8 @@ class RedisStore:
             for name, age, reads, described in zip(*(flat[n::4] for n in range(4)), strict=True)
         )
         beat = Beat(self.known_fence, tuple(members))
-        self._all_read = min((member.reads for member in beat.members), default=0)
+        all_read = min((member.reads for member in beat.members), default=0)
+        self._readers.see(all_read, self.primary.lineage.now, now=_now())
         return beat
 
     async def swap(self, version: str, next_version: str, record: bytes) -> Swap:
@@ -244,9 +249,9 @@ class RedisStore:
     async def confirm(self, term: Term, holder: str) -> None:
         """Make sure that (``term``, ``holder``) is the fence. Same errors as ``record``.
 
-        Raises the store's format to the highest that all members read, as their last beats said.
+        Raises the store's format to the highest that all members have read for a while.
         """
-        everybody = min(self._all_read, self._reads)
+        everybody = min(self._readers.agreed(now=_now()), self._reads)
         now = int(await self._fenced(term, holder, "confirm", everybody))
         if 0 < self.format < now:
             logger.info(
@@ -343,6 +348,10 @@ class RedisStore:
     async def aclose(self) -> None:
         """Close what is open. Repeats are free."""
         await self._calls.aclose()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _in_state(state: bytes, entries: Sequence[Entry], states: bytes) -> list[Entry]:

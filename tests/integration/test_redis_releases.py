@@ -33,9 +33,11 @@ class Releases:
         self.group = group
         self._stack = stack
 
-    def store(self, pod: str, reads: int) -> RedisStore:
+    def store(self, pod: str, reads: int, steady: float = 0.0) -> RedisStore:
         """Return the store of a replica whose release reads formats up to ``reads``."""
-        store = RedisStore(discovery_of(self.group), identity(), writer=pod, reads=reads)
+        store = RedisStore(
+            discovery_of(self.group), identity(), writer=pod, reads=reads, steady=steady
+        )
         self._stack.push_async_callback(store.aclose)
         return store
 
@@ -128,3 +130,17 @@ async def test_a_wiped_store_begins_anew_and_is_raised_again(releases: Releases)
     await new.beat("new", b"")
     await new.confirm(ONE, "new")
     assert releases.format == "2"
+
+
+async def test_a_store_that_forgot_its_members_is_not_raised_before_all_were_heard_again(
+    releases: Releases,
+) -> None:
+    new, old = releases.store("new", reads=2, steady=3600.0), releases.store("old", reads=1)
+    await old.beat("old", b"")
+    await new.beat("new", b"")
+    await new.claim(ONE, "new")
+    releases.group.wipe()
+    await new.beat("new", b"")
+    await new.confirm(ONE, "new")
+    assert releases.format == "1"
+    await old.put([entry()])

@@ -35,6 +35,8 @@ REPORT_SECONDS = 0.5
 """For all replicas to be asked."""
 
 _WAITING = b"master_failover_state:waiting-for-sync"
+_UNDECIDED = b"master_failover_state:failover-in-progress"
+"""It calls itself a replica, and is the primary again if its successor refuses."""
 _PAUSED = b"paused_reason:client_pause"
 
 
@@ -54,7 +56,7 @@ async def shorten(connection: Connection, info: Reply, server: Server, name: str
         return
     if _WAITING in info:
         await _ask_replicas(replicas_of(info), server, name)
-    elif b"role:slave" in info:
+    elif b"role:slave" in info and _UNDECIDED not in info:
         await _end_pause(connection)
 
 

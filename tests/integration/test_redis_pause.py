@@ -65,6 +65,18 @@ async def test_the_pause_of_a_server_that_is_a_replica_is_ended(group: SentinelG
     assert paused(group, primary)
 
 
+async def test_a_pause_goes_on_until_the_successor_has_taken_over(group: SentinelGroup) -> None:
+    primary = group.primary()
+    replica = next(machine.index for machine in group.machines if machine.index != primary)
+    info = await look_at(group, replica)
+    assert b"master_failover_state:no-failover" in info
+    group.ask(group.machines[replica].port, "CLIENT", "PAUSE", "60000", "WRITE")
+    await look_at(group, replica, info.replace(b"no-failover", b"failover-in-progress"))
+    assert paused(group, replica)
+    await look_at(group, replica, info)
+    assert not paused(group, replica)
+
+
 async def test_replicas_are_asked_how_far_they_are_while_a_primary_waits_for_them(
     group: SentinelGroup,
 ) -> None:

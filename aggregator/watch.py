@@ -148,8 +148,8 @@ class Watch:
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether the whole expiry window was read."""
-        return self._window.oldest is not None
+        """Tell whether the whole expiry window and the state of all that is held were read."""
+        return self._complete.is_set()
 
     @property
     def settled(self) -> BlockRef | None:
@@ -184,14 +184,15 @@ class Watch:
 
     @property
     def progress(self) -> Progress | None:
-        """What is settled; None until the whole expiry window was read.
+        """What is settled; None until ``is_complete``.
 
         Its height is of the last block whose events were read: after hours without the chain the
         head is far above it, and batches between the two would pass for never created.
         """
-        if self._window.oldest is None or self._finalized is None or self._read is None:
+        oldest = self._window.oldest if self.is_complete else None
+        if oldest is None or self._finalized is None or self._read is None:
             return None
-        return Progress(self._read.number, self._finalized.number, self._window.oldest)
+        return Progress(self._read.number, self._finalized.number, oldest)
 
     async def next_progress(self) -> Progress:
         """See ``aggregator.sweep.Watched.next_progress``."""

@@ -608,6 +608,20 @@ async def test_progress_is_told_once_the_window_was_read() -> None:
     assert (progress.height, progress.finalized, progress.oldest) == (300, 236, 200)
 
 
+async def test_no_progress_is_told_before_storage_was_asked() -> None:
+    """Events may be left out without a word; the contract's word decides of what a journal held."""
+    world = World(length=300)
+    world.batches.keep([entry(1)], height=1)
+    await world.watch.poll()
+    gate = world.net.hold("eth_call")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.watch.rescan())
+        await world.net.held.wait()
+        assert (world.watch.progress, world.watch.settled) == (None, None)
+        gate.set()
+    assert world.watch.progress is not None
+
+
 async def test_no_progress_is_told_of_blocks_whose_events_were_not_read() -> None:
     """After hours without the chain, batches that came meanwhile are not taken for invented."""
     world = World(length=300)

@@ -188,7 +188,7 @@ class Reconciler:
         seen = Observed(lease=None if lease is None else views.lease_view(lease, 0.0))
         return Known(
             release=self._release,
-            running_image=_image(aggregator),
+            running_image=resource.status.get("image") or _image(aggregator),
             running_redis_image=_image(server),
             redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
             restarted_at=_restarted_at(aggregator),

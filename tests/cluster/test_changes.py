@@ -11,7 +11,7 @@ import pytest
 from controller import names
 from tests.cluster.conftest import Settings
 from tests.cluster.faults import Faults, tag
-from tests.cluster.group import NAME, RESOURCE, Group, nodes_of
+from tests.cluster.group import NAME, RESOURCE, Group, Manifest, nodes_of
 from tests.cluster.kubectl import until
 
 
@@ -37,24 +37,23 @@ def test_a_new_image_is_rolled_out(group: Group, breaking: Faults, given: Settin
         leader = group.leader()
         group.change(image=renamed)
         group.wait("Ready")
-        images = {pod["spec"]["containers"][0]["image"] for pod in group.pods()}
-        assert images == {renamed}
+        assert {image_of(pod) for pod in group.pods()} == {renamed}
         assert group.status()["image"] == renamed
         last = max(group.pods(), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         assert last["metadata"]["name"] == leader
 
 
-def test_an_image_that_is_not_there_stops_the_roll_and_is_mended(
-    group: Group, given: Settings
-) -> None:
+def test_an_image_that_is_not_there_stops_the_roll_and_is_mended(group: Group) -> None:
+    former = group.kubectl.get(RESOURCE)["spec"].get("image")
     with group.story("image that is not there, then the former one"):
         group.change(image="localhost/nobody-has-this:1")
         group.wait("Stalled")
-        assert sum("nobody" in pod["spec"]["containers"][0]["image"] for pod in group.pods()) == 1
+        assert sum("nobody" in image_of(pod) for pod in group.pods()) == 1
         group.traffic.flow()
-        group.change(image=given.image)
+        group.change(image=former)
         group.wait("Ready")
         group.wait("Stalled", "False")
+        assert not any("nobody" in image_of(pod) for pod in group.pods())
 
 
 def test_scaling_moves_nothing_but_what_it_must(group: Group) -> None:
@@ -95,6 +94,10 @@ def test_volumes_grow_or_it_is_said_that_they_cannot(group: Group) -> None:
         group.change(journal={"size": "64Mi"})
         group.wait("Stalled", "False")
         assert asked_sizes(group) == {"64Mi"}
+
+
+def image_of(pod: Manifest) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
 
 
 def asked_sizes(group: Group) -> set[str]:

@@ -119,7 +119,12 @@ class Application:
             self.wrote += 1
 
     async def prune(self, wanted: Iterable[Name], pods: Sequence[Manifest]) -> None:
-        """Delete objects of the resource that are not wanted, but no file that a pod mounts."""
+        """Delete objects of the resource that are not wanted, but no file that a pod mounts.
+
+        Raises:
+            OnlyAPerson: The API server refuses.
+            ClusterAway: Try again.
+        """
         keep = {*wanted, *((ports.CONFIG_MAPS.kind, name) for name in mounted(pods))}
         for name, live in sorted(self.live.items()):
             metadata = live["metadata"]
@@ -128,13 +133,14 @@ class Application:
                 continue
             self.wrote += 1
             try:
-                await self.cluster.delete(
-                    ports.kind_of(live),
-                    self.resource.namespace,
-                    name[1],
-                    uid=metadata["uid"],
-                    resource_version=metadata["resourceVersion"],
-                )
+                with _explained(live):
+                    await self.cluster.delete(
+                        ports.kind_of(live),
+                        self.resource.namespace,
+                        name[1],
+                        uid=metadata["uid"],
+                        resource_version=metadata["resourceVersion"],
+                    )
             except Conflict:
                 continue  # it changed since it was listed; the next pass sees how
             logger.info("deleted what is not wanted any more", extra={"object": "/".join(name)})
@@ -224,15 +230,19 @@ class Application:
                     )
                 ) from refused
         self.wrote += 1
-        await self.cluster.delete(
-            ports.STATEFUL_SETS,
-            self.resource.namespace,
-            live["metadata"]["name"],
-            uid=live["metadata"]["uid"],
-            orphan=True,
-        )
+        with _explained(manifest):
+            await self.cluster.delete(
+                ports.STATEFUL_SETS,
+                self.resource.namespace,
+                live["metadata"]["name"],
+                uid=live["metadata"]["uid"],
+                orphan=True,
+            )
         self.live.pop(_name(manifest), None)
         raise NotYet(Note("VolumesGrowing", "The set is made again with the new size of volumes."))
+
+
+_REFERENCES = frozenset({"configMap", "configMapRef", "configMapKeyRef"})
 
 
 def mounted(pods: Iterable[Mapping[str, object]]) -> set[str]:
@@ -245,7 +255,8 @@ def mounted(pods: Iterable[Mapping[str, object]]) -> set[str]:
             left += at
         elif isinstance(at, dict):
             for name, below in at.items():
-                if name in {"configMap", "configMapRef", "configMapKeyRef"}:
+                # Labels and options of drivers may have such names, too.
+                if name in _REFERENCES and isinstance(below, dict):
                     found.add(str(below.get("name", "")))
                 left.append(below)
     return found

@@ -232,11 +232,11 @@ def chain_reachable(facts: Facts) -> Verdict:
     if (unknown := _unknown(facts)) is not None:
         return unknown
     seen_by = facts.leader or facts.answers[0]
-    chain = seen_by.find("chain") or {}
-    endpoints = [each for each in chain.get("endpoints") or () if isinstance(each, dict)]
+    endpoints = seen_by.items("chain", "endpoints")
     down = [str(each.get("name")) for each in endpoints if not each.get("healthy")]
-    age = chain.get("seen_seconds_ago")
-    if not isinstance(age, int | float) or age > CHAIN_SECONDS or len(down) == len(endpoints):
+    age = seen_by.find("chain", "seen_seconds_ago")
+    is_fresh = isinstance(age, int | float) and age <= CHAIN_SECONDS  # NaN is not
+    if not is_fresh or len(down) == len(endpoints):
         return Verdict(
             "False",
             "NoEndpoint",
@@ -261,9 +261,7 @@ def submission_healthy(facts: Facts) -> Verdict:
     if facts.leader is None:
         return Verdict("Unknown", "LeaderUnreachable", "The leader was not reached.")
     reasons = {_reason(facts.leader.find("submission", "blocked"))} | {
-        str(each.get("reason"))
-        for each in facts.leader.find("parked") or ()
-        if isinstance(each, dict)
+        str(each.get("reason")) for each in facts.leader.items("parked")
     }
     told = sorted(reasons & PARKED.keys())
     if told:

@@ -30,7 +30,8 @@ QUIET = timedelta(minutes=10)
 FIRST = timedelta(minutes=1)
 """That a field is let be at first; twice as long each further time."""
 
-LONGEST = timedelta(minutes=8)
+MOST_DOUBLED = 3
+"""Times: shorter than ``QUIET`` is, or a contest would be forgotten while it goes on."""
 
 Field = tuple[str, str, str, Path]
 """Namespace, kind, name, path."""
@@ -70,7 +71,7 @@ class Contests:
         contest = self._by_field.get(_field(desired, path))
         if contest is None or contest.rounds < ROUNDS or contest.desired != _at(desired, path):
             return False
-        pause: timedelta = min(LONGEST, FIRST * 2 ** (contest.rounds - ROUNDS))
+        pause: timedelta = FIRST * 2 ** min(contest.rounds - ROUNDS, MOST_DOUBLED)
         return self._clock() < contest.last + pause
 
     def applied(self, desired: Manifest, wrong: tuple[Path, ...]) -> None:

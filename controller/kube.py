@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from contextlib import asynccontextmanager
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -46,8 +47,9 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _LIST_TRIES = 3
 _EVENTS = Kind("v1", "Event", "events")
-_NOT_TYPED = "failed to create typed patch object"
-"""How the API server begins its 500 for an applied object whose fields have wrong types."""
+_FINAL = ("failed to create typed patch object", "has more than one PodDisruptionBudget")
+"""In those 500 of the API server that come again until a person has changed something: an applied
+object whose fields have wrong types, and an eviction that two budgets are about."""
 
 
 class KubeCluster:
@@ -232,8 +234,7 @@ class KubeCluster:
                 )
                 text = bytes(await response.response.read()).decode("utf-8", "replace")
             if response.status in _GOOD:
-                answer: Manifest = json.loads(text)
-                return answer
+                return _object(text)
         if response.status == _UNAUTHORIZED:
             self._token_until = 0.0
         error: ClusterError = _error(f"{method} {path}", response.status, text, response.headers)
@@ -317,15 +318,17 @@ def _error(what: str, status: int, text: str, headers: Mapping[str, str]) -> Clu
     """Return what an answer that is not good means."""
     said = _status(text)
     msg = f"{what}: {status} {said.get('message') or text[:200].strip()}"
-    details = said.get("details") or {}
-    causes = details.get("causes") or ()
+    details = _mapping(said.get("details"))  # proxies have answers of their own
+    listed = details.get("causes")
+    causes = [_mapping(cause) for cause in listed] if isinstance(listed, list) else []
     if any(cause.get("field") == "metadata.uid" for cause in causes):
         return Conflict(msg)  # a 422 from patches
     if any(cause.get("reason") == "DisruptionBudget" for cause in causes):
         return _BudgetSpent(msg)
     if (plain := _PLAIN.get(status)) is not None:
         return plain(msg)
-    if (status < _FAILED and status not in _LATER) or _NOT_TYPED in msg:
+    is_final = any(said in msg for said in _FINAL)
+    if (status < _FAILED and status not in _LATER) or is_final:
         return Refused(msg, status)
     return ClusterAway(msg, _seconds(headers.get("Retry-After"), details.get("retryAfterSeconds")))
 
@@ -338,16 +341,38 @@ _LATER = frozenset({401, 408, 429})
 def _status(text: str) -> dict[str, Any]:
     """Return the Status that an answer is; whatever else it is counts as an empty one."""
     try:
-        said = json.loads(text)
+        return _object(text)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+
+
+def _object(text: str) -> Manifest:
+    """Return a JSON object.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        said = json.loads(text)
+    except RecursionError as error:
+        msg = "the answer is nested too deeply"
+        raise ValueError(msg) from error
+    if not isinstance(said, dict):
+        msg = "the answer is not an object"
+        raise ValueError(msg)  # noqa: TRY004 - of what came, not of code
+    return said
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _seconds(*said: object) -> float | None:
     for value in said:
         try:
-            return max(float(str(value)), 0.0)
+            seconds = float(str(value))
         except ValueError:
             continue
+        if isfinite(seconds):
+            return max(seconds, 0.0)
     return None

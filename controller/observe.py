@@ -55,7 +55,9 @@ class HttpReplicas:
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{names.TELEMETRY_PORT}/status"
         try:
-            async with asyncio.timeout(ASK_SECONDS), self._session.get(url) as answer:
+            # What a pod answers is not believed: not where else to ask, either.
+            get = self._session.get(url, allow_redirects=False)
+            async with asyncio.timeout(ASK_SECONDS), get as answer:
                 answer.raise_for_status()
                 return _parsed(await _body(answer.content))
         except TimeoutError as late:
@@ -153,7 +155,10 @@ def _parsed(body: bytes) -> Mapping[str, Any]:
     Raises:
         ValueError: It is none.
     """
-    said = json.loads(body)
+    try:
+        said = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("its answer is nested too deeply") from error
     if not isinstance(said, dict):
         raise ValueError("its answer is not an object")  # noqa: TRY004 - of what came, not of code
     return said

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST = 2**31 - 1
+"""Of a number that a replica says: a Lease has no room for a higher term."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -114,6 +117,17 @@ class ReplicaView:
         for key in path:
             at = at.get(key) if isinstance(at, dict) else None
         return at
+
+    def number(self, *path: str) -> int | None:
+        """Return a count or a term that it says; None: nothing that could be one."""
+        found = self.find(*path)
+        is_one = isinstance(found, int) and not isinstance(found, bool)
+        return found if is_one and 0 <= found <= MOST else None
+
+    def items(self, *path: str) -> list[Mapping[str, Any]]:
+        """Return the mappings of a list that it says; what else is there counts as not said."""
+        found = self.find(*path)
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     @property
     def in_sync(self) -> bool | None:

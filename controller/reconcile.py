@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from controller.desired.known import Release
     from controller.observe import Live, Replicas
-    from controller.observed import LeaseView, PodView, SetView
+    from controller.observed import LeaseView, PodView, ReplicaView, SetView
     from controller.ports import Cluster, Manifest
     from controller.resource import Resource
     from controller.status import Status
@@ -217,8 +217,8 @@ class Reconciler:
         pods = () if aggregator is None else aggregator.pods
         replicas = await observe.ask(self._replicas, pods)
         memory = self._memory(resource)
-        accounts = [found for each in replicas.values() if (found := _account(each.said))]
-        if resource.spec.submission.mode is not SubmissionMode.ACTIVE:
+        accounts = [found for each in replicas.values() if (found := _account(each))]
+        if resource.spec.submission.mode is not SubmissionMode.ACTIVE or not pods:
             memory.signs = None
         elif accounts:
             memory.signs = deployments.resolve(resource.spec).chain_id, accounts[0]
@@ -397,6 +397,6 @@ def _image(template: Mapping[str, Any]) -> str | None:
     return views.main_container(template.get("spec") or {}).get("image")
 
 
-def _account(said: Mapping[str, Any] | None) -> str:
-    account = ((said or {}).get("submission") or {}).get("account")
+def _account(replica: ReplicaView) -> str:
+    account = replica.find("submission", "account")
     return account if isinstance(account, str) else ""

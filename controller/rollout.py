@@ -204,7 +204,7 @@ def _primary(observed: Observed) -> int | None:
     seen = Counter(
         ordinals[primary]
         for replica in observed.replicas.values()
-        if (primary := replica.find("replicas", "store", "primary")) in ordinals
+        if (primary := str(replica.find("replicas", "store", "primary"))) in ordinals
     )
     return seen.most_common(1)[0][0] if seen else None
 

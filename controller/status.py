@@ -6,7 +6,7 @@ nothing is counted.
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from controller import conditions, names
@@ -22,10 +22,10 @@ from controller.api.status import (
 )
 from controller.conditions import Facts, Verdict, Work, leading_pod
 from controller.desired import deployments
+from controller.observed import ReplicaView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
 
     from controller.desired.known import Release
     from controller.observed import Note, Observed
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 FAILOVERS = 10
 """That are kept."""
+
+_LONGEST_NAME = 253
+"""Of a pod."""
 
 FIRST_TERM = 1
 """Nobody led before it: its begin is no change of leader."""
@@ -88,7 +91,7 @@ def compute_status(
         ),
         leader=_leader(resource, observed, now),
         network=ResolvedNetwork(chain_id=deployment.chain_id, contracts=deployment.contracts),
-        redis=RedisStatus(addresses=observed.redis_addresses) if is_managed else None,
+        redis=_redis(observed, before) if is_managed else None,
         image=_image(facts, before),
         highest_term=highest_term(before, observed),
         failovers=_failovers(before, observed, now),
@@ -124,9 +127,9 @@ def stalled_status(manifest: Mapping[str, Any], note: Note, now: datetime) -> St
 
 def highest_term(before: Mapping[str, Any], observed: Observed) -> int:
     """Return the highest term ever seen."""
-    told = (replica.find("role", "term") for replica in observed.replicas.values())
-    fences = (replica.find("replicas", "fence", "term") for replica in observed.replicas.values())
-    terms = [each for each in (*told, *fences) if isinstance(each, int)]
+    told = (replica.number("role", "term") for replica in observed.replicas.values())
+    fences = (replica.number("replicas", "fence", "term") for replica in observed.replicas.values())
+    terms = [each for each in (*told, *fences) if each is not None]
     lease = 0 if observed.lease is None else observed.lease.term
     return max(int(before.get("highestTerm") or 0), lease, *terms, 0)
 
@@ -168,20 +171,26 @@ def _conditions(
     return tuple(told)
 
 
+def _redis(observed: Observed, before: Mapping[str, Any]) -> RedisStatus:
+    """Return the addresses; while a Service is missing the former, which it is to have again."""
+    former = (before.get("redis") or {}).get("addresses") or ()
+    return RedisStatus(addresses=observed.redis_addresses or tuple(former))
+
+
 def _leader(resource: Resource, observed: Observed, now: datetime) -> Leader | None:
     pod, lease = leading_pod(resource, observed), observed.lease
     if not pod:
         return None
-    if lease is not None and lease.holder:
-        return Leader(pod=pod, term=lease.term, since=lease.acquired or _text(now))
-    # The only replica leads by itself; it alone knows its term.
     former = resource.status.get("leader") or {}
-    replica = observed.replicas.get(pod)
-    term = None if replica is None else replica.find("role", "term")
-    if not isinstance(term, int):
-        term = int(former.get("term") or 0)
+    if lease is not None and lease.holder:
+        term, acquired = lease.term, lease.acquired
+    else:  # the only replica leads by itself; it alone knows its term
+        replica = observed.replicas.get(pod)
+        said = None if replica is None else replica.number("role", "term")
+        term, acquired = int(former.get("term") or 0) if said is None else said, ""
     is_same = (former.get("pod"), former.get("term")) == (pod, term)
-    return Leader(pod=pod, term=term, since=str(former["since"]) if is_same else _text(now))
+    since = acquired or (str(former["since"]) if is_same else _text(now))
+    return Leader(pod=pod, term=term, since=since)
 
 
 def _image(facts: Facts, before: Mapping[str, Any]) -> str:
@@ -203,8 +212,8 @@ def _failovers(
         for record in map(FailoverRecord.model_validate, before.get("failovers") or ())
     }
     for pod, replica in observed.replicas.items():
-        for each in replica.find("replicas", "failovers") or ():
-            record = _record(pod, each, now)
+        for each in replica.items("replicas", "failovers"):
+            record = _record(pod, ReplicaView(said=each), now)
             if record is not None and record.term not in known:
                 known[record.term] = record
     records = [known[term] for term in sorted(known, reverse=True)][:FAILOVERS]
@@ -212,24 +221,33 @@ def _failovers(
     return tuple(_with_origin(record, records, former) for record in records)
 
 
-def _record(pod: str, said: Mapping[str, Any], now: datetime) -> FailoverRecord | None:
-    term = said.get("term")
-    if not isinstance(term, int) or term <= FIRST_TERM:
+def _record(pod: str, said: ReplicaView, now: datetime) -> FailoverRecord | None:
+    term = said.number("term")
+    if term is None or term <= FIRST_TERM:
         return None
-    over = str(said.get("over") or "")
+    over = str(said.find("over") or "")[:_LONGEST_NAME]
     return FailoverRecord.model_validate(
         {
-            "at": said.get("at") or _text(now),
+            "at": _moment(said.find("at")) or _text(now),
             "from": over.rpartition(".")[0] or over,
             "to": pod,
             "term": term,
             "reason": "LeaseExpired" if over else "Handover",
-            "detect_ms": said.get("detect_ms") or 0,
-            "elect_ms": said.get("elect_ms") or 0,
-            "resume_ms": said.get("resume_ms") or 0,
+            "detect_ms": said.number("detect_ms") or 0,
+            "elect_ms": said.number("elect_ms") or 0,
+            "resume_ms": said.number("resume_ms") or 0,
             "planned": not over,
         }
     )
+
+
+def _moment(said: object) -> str:
+    """Return a time as the API server takes it; empty: it is none."""
+    try:
+        moment = datetime.fromisoformat(str(said)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return ""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _with_origin(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _UNITS = {"gwei": 1e9, "ether": 1e18, "wei": 1.0}
 """In wei; ``wei`` last, as it ends the first."""
 
+MOST_NESTED = 50
+"""Levels of a pod template; what walks through one calls itself once or more for each."""
+
 
 def problems(spec: AggregatorSpec) -> tuple[str, ...]:
     """Return what a person has to change, one sentence each, with the path of the field."""
@@ -26,10 +29,35 @@ def _problems(spec: AggregatorSpec) -> Iterator[str]:
     if tip is not None and fee is not None and wei(tip) > wei(fee):
         yield "spec.submission.maxPriorityFeePerGas: must not exceed maxFeePerGas"
     yield from _addresses(spec)
+    yield from _overlays(spec)
     service = spec.service
     yield from _networks("spec.service.sourceRanges", service.source_ranges)
     trusted = service.proxy_protocol.trusted_cidrs
     yield from _networks("spec.service.proxyProtocol.trustedCidrs", trusted)
+
+
+def _overlays(spec: AggregatorSpec) -> Iterator[str]:
+    managed = spec.redis.managed
+    found = {
+        "spec.template": spec.template,
+        "spec.redis.managed.template": managed.template if managed is not None else None,
+    }
+    for path, overlay in found.items():
+        if _is_deeper(overlay, MOST_NESTED):
+            yield f"{path}: nested deeper than {MOST_NESTED} levels, which no pod template is"
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [below for each in level for below in _below(each)]
+    return bool(level)
+
+
+def _below(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _addresses(spec: AggregatorSpec) -> Iterator[str]:

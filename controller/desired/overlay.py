@@ -66,9 +66,10 @@ def merge(template: Mapping[str, Any], overlay: Mapping[str, Any] | None, path: 
     """
     merged = _map(template, overlay or {}, (), path)
     ours = template["metadata"]
-    metadata = merged.setdefault("metadata", {})
+    metadata = _expected(dict, merged.setdefault("metadata", {}), f"{path}.metadata")
     for kind in ("labels", "annotations"):
-        if both := metadata.get(kind, {}) | ours.get(kind, {}):
+        asked = _expected(dict, metadata.get(kind, {}), f"{path}.metadata.{kind}")
+        if both := asked | ours.get(kind, {}):
             metadata[kind] = both
     return merged
 
@@ -130,7 +131,7 @@ def _list(ours: list[Any], theirs: list[Any], at: Path, path: str) -> list[Any]:
 
 def _directive(theirs: dict[str, Any], path: str) -> object:
     directive = theirs.pop(_DIRECTIVE, None)
-    if directive not in {None, "merge", "replace"}:
+    if directive not in (None, "merge", "replace"):  # anything may be there, also what has no hash
         problem = "must be merge or replace, or, in an item of a list with a key, delete"
         raise InvalidSpec((f"{path}.{_DIRECTIVE}: {problem}",))
     return directive

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from controller.errors import ClusterAway, ClusterError, Conflict, Gone, Refused
 from controller.kube import KubeCluster
@@ -27,6 +29,17 @@ async def cluster(server: FakeApiServer) -> AsyncIterator[KubeCluster]:
     one = KubeCluster(server.way_in(), call_seconds=5.0, page=2)
     yield one
     await one.aclose()
+
+
+@pytest.fixture
+def recursion() -> Iterator[None]:
+    """The interpreter's own limit: libraries that only the daemon has raise it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def a_map(name: str = "one", **data: str) -> Manifest:
@@ -84,7 +97,9 @@ async def test_what_is_gone_is_gone(server: FakeApiServer, cluster: KubeCluster)
                 await call
 
 
-@pytest.mark.parametrize(("said", "meant"), [("7", 7.0), (None, None), ("soon", None)])
+@pytest.mark.parametrize(
+    ("said", "meant"), [("7", 7.0), (None, None), ("soon", None), ("nan", None)]
+)
 async def test_who_asks_to_be_left_alone_is_heard(
     server: FakeApiServer, cluster: KubeCluster, said: str | None, meant: float | None
 ) -> None:
@@ -125,6 +140,36 @@ async def test_an_answer_that_is_none_is_an_api_server_away(server: FakeApiServe
     with pytest.raises(ClusterError):
         await cluster.get(CONFIG_MAPS, "test", "one")
     await cluster.aclose()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"details": ["from a proxy"]}', '{"details": {"causes": [7]}}', "[]", "null", "[" * 5000],
+)
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.usefixtures("recursion")
+async def test_an_answer_of_something_in_between_is_an_api_server_away(
+    body: str, status: int
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=body, status=status, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        cluster = KubeCluster(ApiServer(url=url, namespace="test"))
+        if status == 200 and body.startswith("{"):
+            assert await cluster.list(CONFIG_MAPS, None) == []
+        else:
+            with pytest.raises(ClusterAway):
+                await cluster.list(CONFIG_MAPS, None)
+        await cluster.aclose()
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_list_that_expires_half_way_begins_anew(
@@ -197,6 +242,45 @@ async def test_fields_of_a_wrong_type_are_refused_for_good(real: tuple[KubeClust
     wrong["metadata"]["namespace"] = namespace
     with pytest.raises(Refused, match="expected string"):
         await cluster.apply(wrong)
+
+
+async def test_a_pod_of_two_budgets_is_refused_to_us_for_good(
+    real: tuple[KubeCluster, str],
+) -> None:
+    cluster, namespace = real
+    labels = {"app": "one"}
+    for name in ("ours", "theirs"):
+        await cluster.create(
+            {
+                "apiVersion": "policy/v1",
+                "kind": "PodDisruptionBudget",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+            }
+        )
+    pod = await cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "one", "namespace": namespace, "labels": labels},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "containers": [{"name": "one", "image": "one"}],
+            },
+        }
+    )
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    await cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "one", "namespace": namespace},
+            "status": ready,
+        },
+        subresource="status",
+    )
+    with pytest.raises(Refused, match="more than one PodDisruptionBudget"):
+        await cluster.evict(namespace, "one", uid=pod["metadata"]["uid"])
 
 
 async def test_a_namespace_that_is_not_there_is_gone(real: tuple[KubeCluster, str]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,16 @@ def test_a_preview_wants_all_addresses_or_none() -> None:
     result = call("render", str(EXAMPLE), "--redis-address", "10.0.0.1")
     assert result.exit_code == 2
     assert "give 3" in result.stderr
+
+
+def test_everything_that_an_api_server_takes_can_be_read() -> None:
+    code = """
+import json
+from controller import __main__ as started
+started.controller = lambda **_: json.loads('{"a":' * 9999 + "1" + "}" * 9999)
+started.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-500:]

@@ -90,3 +90,17 @@ def test_a_field_that_nobody_contests_is_not_held_up_by_one_that_somebody_does()
     both = (PATH, ("spec", "ports"))
     assert contests.held(service("ours"), THEIRS, (PATH,)) is not None
     assert contests.held(service("ours"), THEIRS, both) is None
+
+
+def test_a_contest_that_goes_on_for_days_is_let_be_for_as_long_each_time() -> None:
+    time = Time()
+    contests = Contests(time)
+    rounds(contests, time, 10)
+    for _ in range(60):
+        while contests.held(service("ours"), THEIRS, (PATH,)) is not None:
+            time.advance(60)
+        contests.applied(service("ours"), (PATH,))
+    time.advance(479)
+    assert contests.held(service("ours"), THEIRS, (PATH,)) is not None
+    time.advance(1)
+    assert contests.held(service("ours"), THEIRS, (PATH,)) is None

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,6 +36,17 @@ async def a_replica(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> AsyncIte
         await runner.cleanup()
 
 
+@pytest.fixture
+def recursion() -> Iterator[None]:
+    """The interpreter's own limit: libraries that only the daemon has raise it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def says(body: bytes, status: int = 200) -> Answer:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(body=body, status=status)
@@ -54,9 +66,11 @@ async def test_a_replica_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"[]", 200, "not an object"),
         (b"{}", 500, "500"),
         (b'"' + b"x" * 2**20 + b'"', 200, "too long"),
+        (b"[" * 5000 + b"]" * 5000, 200, "nested too deeply"),
     ],
-    ids=["no JSON", "no object", "an error", "too long"],
+    ids=["no JSON", "no object", "an error", "too long", "too deep"],
 )
+@pytest.mark.usefixtures("recursion")
 async def test_an_answer_that_is_none_has_a_reason(
     monkeypatch: pytest.MonkeyPatch, body: bytes, status: int, why: str
 ) -> None:
@@ -154,3 +168,18 @@ async def test_a_failure_is_raised_when_all_calls_have_ended() -> None:
     with pytest.raises(ClusterAway):
         await together([fails(), takes_longer()])
     assert ended == ["done"]
+
+
+async def test_a_replica_cannot_send_us_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.query_string)
+        if request.query_string:
+            return web.json_response({"role": {"term": 3}})
+        raise web.HTTPFound("/status?elsewhere")
+
+    async with a_replica(monkeypatch, answer) as replicas:
+        with pytest.raises(Unreachable):
+            await replicas.status("127.0.0.1")
+    assert asked == [""]

@@ -337,3 +337,45 @@ async def test_a_lease_that_goes_while_it_is_to_be_handed_over_ends_no_roll(worl
     await world.settle()
     assert world.is_ready()
     assert world.leader() == "agg-1"
+
+
+async def test_two_budgets_that_are_about_a_pod_are_told(world: World) -> None:
+    await ready(world)
+    world.change({"submission": {"maxInFlight": 2}})
+    two = Refused("This pod has more than one PodDisruptionBudget", 500)
+    world.cluster.fail(1, two, "evict")
+    await world.reconcile()
+    told = world.condition("Stalled")
+    assert told["status"] == "True"
+    assert "more than one PodDisruptionBudget" in told["message"]
+    assert not world.is_ready()
+
+
+async def test_a_delete_that_is_forbidden_is_told(world: World) -> None:
+    await ready(world)
+    world.change({"replicas": 1})
+    world.cluster.fail(1, Refused("denied by a policy", 403), "delete")
+    await world.reconcile()
+    told = world.condition("Stalled")
+    assert (told["status"], told["reason"]) == ("True", "Forbidden")
+    assert "PodDisruptionBudget agg: denied by a policy" in told["message"]
+    await world.settle()
+    assert world.is_ready()
+
+
+async def test_a_set_that_is_made_again_while_suspended_keeps_the_image(world: World) -> None:
+    await ready(world)
+    world.change({"suspend": True})
+    await world.settle()
+    world.restarted(Release(image="aggregator:2", redis_image="valkey:1"))
+    world.change({"journal": {"size": "2Gi"}})
+    await world.settle()
+    world.change({"suspend": False})
+    await world.settle()
+    assert {pod["spec"]["containers"][0]["image"] for pod in world.pods()} == {"aggregator:1"}
+
+
+async def test_labels_of_nodes_may_be_called_like_kinds(world: World) -> None:
+    node = {"configMap": "yes", "configMapRef": "x"}
+    await ready(world, {"template": {"spec": {"nodeSelector": node}}})
+    assert all(pod["spec"]["nodeSelector"] == node for pod in world.pods())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 import pytest
 
 from controller import ports
@@ -130,3 +133,72 @@ async def test_an_event_that_cannot_be_recorded_fails_no_pass(world: World) -> N
     for nth in range(1, 6):
         world.cluster.fail(nth, ClusterAway("500"), "record")
     assert (await world.reconcile()).wrote == 1
+
+
+async def test_a_suspended_resource_signs_with_no_account(world: World) -> None:
+    account = {"submission": {"blocked": None, "account": "0x" + "ab" * 20}}
+    world.said = {f"{name}-{n}": account for name in ("agg", "other") for n in range(3)}
+    await ready(world)
+    world.change({"suspend": True})
+    await world.settle()
+    world.create(name="other")
+    await world.settle("other")
+    assert world.condition("SubmissionHealthy", "other")["status"] == "True"
+
+
+HOSTILE: tuple[object, ...] = (
+    "x", 7, -1, True, [], ["x"], [[]], {}, {"a": 1}, float("nan"), float("inf"), 10**30, None,
+)  # fmt: skip
+"""Where something else is to be."""
+
+FIELDS = (
+    ("role",), ("role", "term"), ("replicas",), ("replicas", "store"),
+    ("replicas", "store", "primary"), ("replicas", "store", "in_sync"),
+    ("replicas", "fence", "term"), ("replicas", "failovers"), ("chain",), ("chain", "endpoints"),
+    ("chain", "seen_seconds_ago"), ("submission",), ("submission", "account"),
+    ("submission", "blocked"), ("parked",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+async def test_whatever_a_replica_says_a_pass_ends_with_a_report(
+    world: World, path: tuple[str, ...]
+) -> None:
+    await ready(world)
+    for garbage in HOSTILE:
+        said: Any = garbage
+        for key in reversed(path):
+            said = {key: said}
+        world.said = dict.fromkeys(("agg-0", "agg-1", "agg-2"), said)
+        world.change({"template": {"metadata": {"annotations": {"try": repr(garbage)}}}})
+        await world.turn()
+        told = world.told()
+        assert told["observedGeneration"] == world.resource()["metadata"]["generation"]
+        assert told["highestTerm"] < 2**31
+
+
+@pytest.mark.parametrize("field", ["at", "over", "term", "detect_ms", "resume_ms"])
+async def test_a_takeover_that_makes_no_sense_is_told_as_far_as_it_does(
+    world: World, field: str
+) -> None:
+    await ready(world)
+    for garbage in (*HOSTILE, "x" * 500):
+        takeover = {"term": 3, "over": "agg-2.boot", "detect_ms": 1, "elect_ms": 1, "resume_ms": 1}
+        world.said = {"agg-1": {"replicas": {"failovers": [takeover | {field: garbage}]}}}
+        world.cluster.edit(world.resource() | {"status": {"failovers": None}})
+        await world.reconcile()
+        for told in world.told().get("failovers", ()):
+            assert datetime.fromisoformat(told["at"]).tzinfo is not None
+            assert len(told["from"]) <= 253
+
+
+async def test_a_leader_that_never_said_since_when_is_no_news_at_each_look(world: World) -> None:
+    await ready(world)
+    lease = world.cluster.read(ports.LEASES, NAMESPACE, "agg")
+    assert lease is not None
+    world.cluster.edit(lease | {"spec": {"acquireTime": None}})
+    await world.turn()
+    world.cluster.writes.clear()
+    for _ in range(3):
+        await world.turn()
+    assert world.cluster.writes == []

@@ -361,3 +361,11 @@ def test_in_any_order_of_happenings_a_roll_ends_and_takes_one_pod_at_a_time(
     assert len(graph) > 100
     # Nothing comes round again, so every way through it is finite.
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_a_primary_that_is_no_address_is_no_primary() -> None:
+    store: dict[str, Any] = {"in_sync": True, "primary": ["10.96.0.1:6379"]}
+    said = {"agg-0": ReplicaView(said={"replicas": {"store": store}})}
+    redis = group(*(pod(n, "old", of="agg-redis") for n in range(3)))
+    seen = Observed(redis=redis, replicas=said, redis_addresses=ADDRESSES)
+    assert evicted(step(seen)) == "agg-redis-2"

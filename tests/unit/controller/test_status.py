@@ -12,7 +12,13 @@ from controller.conditions import Work
 from controller.desired.known import Release
 from controller.observed import LeaseView, Note, Observed, PodView, ReplicaView, SetView
 from controller.resource import Resource, parse
-from controller.status import Status, compute_status, highest_term, stalled_status
+from controller.status import (
+    Status,
+    compute_status,
+    condition_of,
+    highest_term,
+    stalled_status,
+)
 from tests.unit.controller.stories import SPEC
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -399,3 +405,17 @@ def test_a_spec_that_was_not_understood_says_nothing_of_what_runs() -> None:
     assert condition(status, "Stalled") == ("True", "InvalidSpec", "spec.replicas: too many")
     assert condition(status, "ChainReachable")[0] == "Unknown"
     assert status["leader"] == before["leader"]
+
+
+def test_a_head_that_was_seen_at_no_time_is_not_fresh() -> None:
+    chain = {"seen_seconds_ago": float("nan"), "endpoints": [{"name": "main", "healthy": True}]}
+    seen = replace(CALM, replicas={"agg-0": replica(chain=chain)})
+    told = compute_status(resource(), seen, Work(), RELEASE, NOW)
+    assert condition_of(told, ConditionType.CHAIN_REACHABLE)["reason"] == "NoEndpoint"
+
+
+def test_addresses_that_are_missing_for_now_are_not_forgotten() -> None:
+    former = {"redis": {"addresses": ["10.96.0.1", "10.96.0.2", "10.96.0.3"]}}
+    seen = replace(CALM, redis_addresses=())
+    told = compute_status(resource(status=former), seen, Work(), RELEASE, NOW)
+    assert told["redis"] == former["redis"]

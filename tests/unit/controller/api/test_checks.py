@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -71,3 +72,16 @@ def test_what_can_be_has_no_problem(spec: dict[str, Any]) -> None:
 def test_what_cannot_be_is_told_with_its_path(spec: dict[str, Any], path: str) -> None:
     (problem,) = problems(**spec)
     assert problem.startswith(path)
+
+
+@pytest.mark.parametrize("wrap", [lambda below: {"a": below}, lambda below: [below]])
+def test_a_template_that_is_nested_beyond_reason_is_refused(
+    wrap: Callable[[object], object],
+) -> None:
+    nested: object = "x"
+    for _ in range(400):
+        nested = wrap(nested)
+    [told] = problems(template={"spec": {"a": nested}})
+    assert told.startswith("spec.template: nested deeper than")
+    [told] = problems(redis={"managed": {"template": {"spec": nested}}})
+    assert told.startswith("spec.redis.managed.template: nested deeper than")

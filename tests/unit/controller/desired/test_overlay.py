@@ -218,3 +218,18 @@ def test_what_is_not_spoken_of_stays(theirs: dict[str, Any]) -> None:
     }
     names = [each["name"] for each in found["spec"]["containers"]]
     assert names[0] == workload.CONTAINER
+
+
+@pytest.mark.parametrize(
+    ("laid", "path"),
+    [
+        ({"metadata": {"$patch": "replace", "labels": "x"}}, "spec.template.metadata.labels"),
+        ({"$patch": "replace", "metadata": "x"}, "spec.template.metadata"),
+        ({"spec": {"$patch": ["x"]}}, "spec.template.spec.$patch"),
+        ({"spec": {"containers": [{"name": "main", "$patch": {}}]}}, "containers[0].$patch"),
+    ],
+)
+def test_nothing_that_a_person_writes_is_a_defect_of_ours(laid: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidSpec) as error:
+        overlay.merge(OURS, laid, "spec.template")
+    assert path in str(error.value)

@@ -33,6 +33,10 @@ REDIS_SECONDS = 60.0
 """That a new Redis pod must be ready for where the aggregator does not merge with it: what is
 being rolled out may be what it needs for that."""
 
+DOWN_SECONDS = 15.0
+"""That a pod whose containers run must not be ready before it counts as serving nobody: probes of
+all pods may be late at one time, and none of them must be replaced for that."""
+
 HANDOVER_SECONDS = 30.0
 """After which the old leader is stopped: it then gives its place away to anybody."""
 
@@ -130,6 +134,7 @@ def _outdated_and_down(group: SetView, lease: LeaseView | None) -> PodView | Non
         pod
         for pod in group.outdated
         if not pod.ready and not pod.terminating and pod.ordinal < group.replicas
+        if pod.trouble or pod.seconds >= DOWN_SECONDS
     ]
     leader = _leader(lease)
     return min(down, key=lambda pod: (pod.name == leader, -pod.ordinal), default=None)

@@ -369,3 +369,12 @@ def test_a_primary_that_is_no_address_is_no_primary() -> None:
     redis = group(*(pod(n, "old", of="agg-redis") for n in range(3)))
     seen = Observed(redis=redis, replicas=said, redis_addresses=ADDRESSES)
     assert evicted(step(seen)) == "agg-redis-2"
+
+
+def test_pods_whose_probes_were_late_are_not_replaced_for_it() -> None:
+    late = group(*(pod(n, "old", ready=False, seconds=14.0) for n in range(3)))
+    assert waits(step(Observed(aggregator=late, lease=lease()))) == "PodStarting"
+    down = group(*(pod(n, "old", ready=False, seconds=15.0) for n in range(3)))
+    assert evicted(step(Observed(aggregator=down, lease=lease()))) == "agg-2"
+    broken = group(pod(0, "old", ready=False, seconds=1.0, trouble="CrashLoopBackOff"))
+    assert evicted(step(Observed(aggregator=broken, lease=lease()))) == "agg-0"

@@ -100,11 +100,25 @@ class Application:
         self.live[_name(manifest)] = made
         return made
 
-    async def create_unseen(self, manifest: Manifest) -> None:
-        """Create an object that must not be read, if there is none."""
+    async def create_unseen(self, manifest: Manifest) -> bool:
+        """Create an object that must not be read, if there is none; tell whether there was none."""
         with _explained(manifest), suppress(Conflict):
             await self.cluster.create(manifest)
             self.wrote += 1
+            return True
+        return False
+
+    async def remove(self, kind: Kind, name: str) -> None:
+        """Delete one of the resource's objects, and what it controls.
+
+        Raises:
+            Conflict: It is another one by now.
+        """
+        live = self.live.pop((kind.kind, name))
+        self.wrote += 1
+        with _explained(live):
+            uid = live["metadata"]["uid"]
+            await self.cluster.delete(kind, self.resource.namespace, name, uid=uid)
 
     async def restore(self, service: Manifest, address: str) -> None:
         """Create a Service that is missing with the address it had.

@@ -19,14 +19,14 @@ from controller.conditions import Work
 from controller.contest import Contests
 from controller.desired import access, deployments, is_waiting, redis, render
 from controller.desired.known import Known
-from controller.errors import Gone, InvalidSpec, Refused
+from controller.errors import ClusterAway, Gone, InvalidSpec, Refused
 from controller.events import events, record
 from controller.observed import Note, Observed
 from controller.resource import parse
 from controller.status import compute_status, condition_of, highest_term, stalled_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from controller.desired.known import Release
@@ -131,7 +131,7 @@ class Reconciler:
     async def _pass(self, manifest: Manifest, resource: Resource) -> Outcome:
         live = await observe.look(self._cluster, resource)
         application = Application(self._cluster, resource, live.objects, self._contests)
-        work, is_applied = Work(), False
+        work, is_applied, failure = Work(), False, None
         try:
             await self._apply(application, live)
             is_applied = True
@@ -139,6 +139,10 @@ class Reconciler:
             work = Work(stalled=stalled.note)
         except NotYet as waiting:
             work = Work(waiting=waiting.note)
+        except ClusterAway as away:  # of one object perhaps, for good: that has to be told
+            failure = away
+            why = f"The API server does not take an object now: {away}."
+            work = Work(waiting=Note("CannotApply", why))
         observed = await self._observe(resource, live)
         stepped = 0
         if is_applied:
@@ -149,7 +153,10 @@ class Reconciler:
             requeue_after=_next_look(status, work, is_stepping=bool(stepped)),
             wrote=application.wrote + stepped,
         )
-        return await self._report(manifest, status, outcome)
+        reported = await self._report(manifest, status, outcome)
+        if failure is not None:
+            raise failure
+        return reported
 
     # Applying.
 
@@ -175,7 +182,10 @@ class Reconciler:
             await application.ensure_once(lease)
             wanted.add((lease["kind"], lease["metadata"]["name"]))
         await self._ensure_passwords(application, live)
-        for manifest in render(resource, known):
+        manifests: Sequence[Manifest] = render(resource, known)
+        if resource.spec.suspend:  # pods go also where something else cannot be applied
+            manifests = sorted(manifests, key=lambda each: each["kind"] != ports.STATEFUL_SETS.kind)
+        for manifest in manifests:
             await application.ensure(manifest)
             wanted.add((manifest["kind"], manifest["metadata"]["name"]))
         if not is_waiting(resource, known):
@@ -200,15 +210,29 @@ class Reconciler:
         """Create the Secret of a managed Redis if there is none.
 
         The controller must not read Secrets, so it tries where one may be missing: the group is
-        new, or a pod does not get ready.
+        new, or a pod does not get ready. Servers that run know the passwords of a Secret that is
+        gone; the new ones are for a new group, which the journals fill.
+
+        Raises:
+            NotYet: The Secret was lost, and the group is made anew.
         """
-        resource = application.resource
+        resource, name = application.resource, names.redis(application.resource.name)
         if resource.spec.redis.mode is not RedisMode.MANAGED:
             return
-        group = self._set(live, names.redis(resource.name))
-        if group is None or not group.uid or len(group.serving) < group.replicas:
-            passwords = redis.new_passwords(self._token)
-            await application.create_unseen(redis.redis_secret(resource, passwords))
+        group = self._set(live, name)
+        if all(_serves(each) for each in (group, self._set(live, resource.name))):
+            return
+        passwords = redis.new_passwords(self._token)
+        is_new = await application.create_unseen(redis.redis_secret(resource, passwords))
+        if is_new and (ports.STATEFUL_SETS.kind, name) in application.live:
+            await application.remove(ports.STATEFUL_SETS, name)
+            logger.warning(
+                "the Secret with the passwords of a managed Redis was lost; its pods are made anew "
+                "with other ones, and the journals fill them. Nothing has to be done",
+                extra={"resource": resource.name, "secret": name},
+            )
+            why = f"Secret {name} was lost; Redis is made anew with other passwords."
+            raise NotYet(Note("PasswordsLost", why))
 
     # Looking.
 
@@ -386,6 +410,11 @@ def _templates(objects: Mapping[tuple[str, str], Manifest]) -> list[Manifest]:
         for (kind, _), each in objects.items()
         if kind == ports.STATEFUL_SETS.kind
     ]
+
+
+def _serves(group: SetView | None) -> bool:
+    """Tell whether a set is there with all the pods that are asked for."""
+    return group is not None and bool(group.uid) and len(group.serving) >= group.replicas
 
 
 def _restarted_at(template: Mapping[str, Any]) -> str | None:

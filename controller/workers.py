@@ -52,6 +52,8 @@ class Result(StrEnum):
     """The API server will not do this: a right is missing."""
     LATE = "late"
     """It took too long."""
+    DEFECT = "defect"
+    """A defect of ours."""
 
 
 class Outcome(Protocol):
@@ -149,8 +151,8 @@ class Workers:
     async def work(self) -> None:
         """Take keys until ``stop``. Several may run at once.
 
-        Raises:
-            BaseException: Whatever is none of the API server's errors: a defect of ours.
+        A defect that one resource brings up is logged and its pass comes again, ever later: the
+        others must not suffer.
         """
         while not self._stopping:
             key = await self._queue.get()
@@ -205,6 +207,9 @@ class Workers:
         except (ClusterError, TimeoutError) as error:
             result = _result(error)
             self._again(key, result, error)
+        except Exception as defect:  # noqa: BLE001 - see ``work``
+            result = Result.DEFECT
+            self._again(key, result, defect)
         finally:
             del self._since[key], self._changed[task]
             self._drained.set()
@@ -215,7 +220,7 @@ class Workers:
         self._queue.add_rate_limited(key, asked or 0.0)
         level, advice = _ADVICE[result]
         facts = {"resource": str(key), "result": str(result), "reason": str(error)}
-        logger.log(level, advice, extra=facts)
+        logger.log(level, advice, extra=facts, exc_info=result is Result.DEFECT)
 
 
 def _result(error: Exception) -> Result:
@@ -240,6 +245,10 @@ _ADVICE = {
     Result.REFUSED: (
         logging.ERROR,
         "the API server refuses what a pass needs; compare our roles with those of this release",
+    ),
+    Result.DEFECT: (
+        logging.ERROR,
+        "a defect of ours ends each pass of a resource; others are served. Please report it",
     ),
 }
 

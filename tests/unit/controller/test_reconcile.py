@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controller import names, ports
+from controller.errors import ClusterAway
 from tests.unit.controller.stories import NAME, NAMESPACE, World, owned, ready
 
 
@@ -296,6 +297,56 @@ async def test_passwords_are_made_once(world: World) -> None:
     world.change({"redis": {"managed": {"resources": {"requests": {"cpu": "60m"}}}}})
     await world.settle(turns=120)
     assert world.cluster.read(ports.SECRETS, NAMESPACE, "agg-redis") == made
+
+
+async def test_passwords_that_were_lost_are_made_anew_with_the_group(world: World) -> None:
+    await ready(world)
+    before = world.uids()
+    world.cluster.remove(ports.SECRETS, NAMESPACE, "agg-redis")
+    world.kubelet.trouble = lambda pod: (
+        "ContainerCreating" if pod["metadata"]["uid"] == before["agg-0"] else ""
+    )
+    world.time.advance(60)
+    for _ in range(5):
+        await world.turn()
+    world.kubelet.trouble = lambda pod: ""
+    await world.settle(turns=120)
+    assert world.cluster.read(ports.SECRETS, NAMESPACE, "agg-redis") is not None
+    assert world.is_ready()
+    replaced = {name for name, uid in world.uids().items() if before[name] != uid}
+    assert replaced >= {"agg-redis-0", "agg-redis-1", "agg-redis-2"}
+
+
+async def test_pods_go_on_suspension_also_where_something_cannot_be_applied(world: World) -> None:
+    await ready(world)
+    world.cluster.remove(ports.SERVICES, NAMESPACE, NAME)
+    world.cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": NAMESPACE, "name": NAME},
+            "spec": {},
+        }
+    )
+    world.change({"suspend": True})
+    for _ in range(20):
+        await world.turn()
+    assert world.condition("Stalled")["reason"] == "NameConflict"
+    assert world.pods() == []
+    assert world.redis_pods() == []
+
+
+async def test_an_object_that_is_never_taken_is_told(world: World) -> None:
+    await ready(world)
+    world.change({"failover": {"profile": "Fast"}})
+    world.cluster.fail(1, ClusterAway("500: a webhook is down"), "apply")
+    with pytest.raises(ClusterAway):
+        await world.reconcile()
+    told = world.condition("Reconciling")
+    assert (told["status"], told["reason"]) == ("True", "CannotApply")
+    assert "a webhook is down" in told["message"]
+    assert world.told()["observedGeneration"] == world.resource()["metadata"]["generation"]
+    assert world.condition("Ready")["status"] != "True"
 
 
 async def test_a_missing_secret_is_named_and_stalls_nothing(world: World) -> None:

@@ -69,11 +69,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             ".journal.mode",
         ),
         Rule(
-            "oldSelf.suspend || (self.redis.mode == oldSelf.redis.mode"
+            "(self.suspend && oldSelf.suspend) || (self.redis.mode == oldSelf.redis.mode"
             " && has(self.redis.external) == has(oldSelf.redis.external)"
             " && (!has(self.redis.external) || self.redis.external == oldSelf.redis.external))",
             "redis.mode and redis.external can be changed only while suspended: apply suspend: "
-            "true first, wait until no pod is left, then change them",
+            "true first, wait until no pod is left, change them, then write suspend: false",
             ".redis",
         ),
         Rule(

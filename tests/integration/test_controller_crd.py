@@ -143,6 +143,11 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"redis": {"external": {"masterName": "other"}}},
         "can be changed only while suspended",
     ),
+    (
+        {"suspend": True},
+        {"suspend": False, "redis": {"mode": "External", "external": SENTINELS}},
+        "can be changed only while suspended",
+    ),
     ({}, {"journal": {"mode": "Ephemeral"}}, "journal.mode cannot be changed"),
     ({}, {"journal": {"size": "512Mi"}}, "can only grow"),
     ({}, {"journal": {"storageClassName": "fast"}}, "storageClassName cannot be changed"),

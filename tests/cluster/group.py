@@ -242,9 +242,8 @@ class Group:
             self.mend()
         self.traffic.flow()
         self.traffic.complete(held)
-        self.traffic.settle()
-        self.table.add(Row(name, self.traffic.gaps(since), self.failovers(term)))
         problems = self.traffic.problems()
+        self.table.add(Row(name, self.traffic.gaps(since), self.failovers(term)))
         assert not problems, "\n".join(problems)
 
     def failovers(self, after: int) -> list[Manifest]:

@@ -149,17 +149,19 @@ class Traffic:
 
         self._until(is_answered, f"{batches} batches more are answered")
 
-    def settle(self) -> None:
-        """Post no more for a moment, and wait until every batch is answered but those held."""
+    def problems(self) -> tuple[str, ...]:
+        """Post no more for a moment, wait until every batch is answered but those held, and judge.
+
+        Returns:
+            What is wrong: batches not answered once, signatures lost.
+        """
         self._posting = False
         try:
+            self._do(self._posted())
             self._until(lambda: not self._open, "an answer to every batch")
+            history = self._do(self._judged())
         finally:
             self._posting = True
-
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong by now: batches not answered once, signatures lost. Settle it first."""
-        history = self._do(self._judged())
         answers = checks.answered_once(history)
         signatures = checks.signatures(history, BOUNDS)
         return (*answers.problems, *signatures.problems)
@@ -277,6 +279,11 @@ class Traffic:
         batch = batch_id(root, self._batcher.account)
         self.history.posts.append(Post(next(self._numbers), batch, time.time()))
         return Seen(root, self._batcher.account)
+
+    async def _posted(self) -> None:
+        """Return when no batch is on its way."""
+        async with self._sending:
+            pass
 
     async def _hold(self) -> Held:
         root = secrets.token_bytes(32)

@@ -23,10 +23,10 @@ from aggregator.ingress.server import Ingress
 from aggregator.lead import while_leading
 from aggregator.prove import Prover
 from aggregator.receive import Intake, Neighbours
+from aggregator.sections import split_address
 from aggregator.story import Measures, Story
 from aggregator.submit import Submitter
 from aggregator.sweep import Sweeper
-from aggregator.telemetry import server
 from aggregator.telemetry.heartbeat import Heartbeat
 from aggregator.telemetry.metrics import Metrics
 from aggregator.telemetry.upstream import UpstreamTelemetry
@@ -36,6 +36,7 @@ from aggregator.watch import Scope, Watch
 from aligned.bls.choose import choose
 from aligned.errors import AlignedError, ChainUnavailable
 from aligned.model import BlockHash, BlockRef
+from aligned.telemetry import probes
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -280,11 +281,15 @@ class Aggregator:
         """
         async with AsyncExitStack() as edges, asyncio.TaskGroup() as stages:
             if self._settings.telemetry.address is not None:
-                shown = server.Shown(
-                    health=self._view, metrics=self._metrics.exposition, status=self._view.status
+                shown = probes.Shown(
+                    alive=self._view.alive,
+                    ready=self._view.ready,
+                    metrics=self._metrics.exposition,
+                    status=self._view.status,
                 )
+                address = split_address(self._settings.telemetry.address)
                 await edges.enter_async_context(
-                    server.serving(self._settings.telemetry.address, shown)
+                    probes.serving(*address, shown, key="telemetry.address")
                 )
             if self.group.elected is not None:
                 self._pace(leads=False)

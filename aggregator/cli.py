@@ -22,9 +22,9 @@ from aggregator.goconfig.command import import_go_config
 from aggregator.goconfig.convert import Shared
 from aggregator.journal import inspect as journals
 from aggregator.journalview import as_text, described
-from aggregator.settings import LogFormat
-from aggregator.telemetry import logs
 from aligned.errors import AlignedError, BadConfiguration
+from aligned.telemetry import logs
+from aligned.telemetry.logs import LogFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from aggregator.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_QUIET = dict.fromkeys(("web3", "aiohttp", "urllib3", "asyncio"), logging.WARNING)
+"""Libraries whose lower levels print URLs, and URLs hold keys."""
 
 FILE = click.Path(path_type=Path)
 """Looked at where it is read, so that the message names the key or the file."""
@@ -94,9 +97,10 @@ def run(ctx: click.Context, config: Path) -> None:
     cannot be used, and 1 otherwise.
     """
     with _stopping_at_once():
-        logs.configure(LogFormat.JSON, "warning")
+        logs.configure(LogFormat.JSON, "warning", quiet=_QUIET)
         settings = configure.load(config, ctx.obj)
-        logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
+        shown = settings.telemetry
+        logs.configure(shown.log_format, shown.log_level, quiet=_QUIET)
         error = _serve(settings, ctx.obj)
     if error is not None:
         facts = {"kind": type(error).__name__, "why": str(error)}
@@ -161,7 +165,7 @@ def check(environment: Mapping[str, str], file: Path) -> None:
 
     Secrets are not shown: of URLs only the host, of other secrets only the path of the file.
     """
-    logs.configure(LogFormat.TEXT, "warning")
+    logs.configure(LogFormat.TEXT, "warning", quiet=_QUIET)
     settings = configure.load(file, environment)
     shown = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=100)
     click.echo(f"{shown}# OK: {file} can be used")

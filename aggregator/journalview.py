@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from aggregator.telemetry.plain import plain
 from aggregator.units import format_address, format_fee
+from aligned.telemetry.plain import plain
 
 if TYPE_CHECKING:
     from aggregator.journal.inspect import Summary

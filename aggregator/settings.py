@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from aggregator.replicas import Backend, Election, Redis
 from aggregator.sections import ListenAddress, Misfits, PlainUrl, SecretUrl, Section
 from aggregator.units import AddressBytes, Fee, Seconds
+from aligned.telemetry.logs import LogFormat
 
 
 class Contracts(Section):
@@ -244,13 +245,6 @@ class Bls(Section):
 
     backend: Literal["auto", "arkworks", "zksnake", "py_ecc"] = "auto"
     """``auto`` takes the fastest one that works on this machine."""
-
-
-class LogFormat(StrEnum):
-    """How log lines look."""
-
-    JSON = "json"
-    TEXT = "text"
 
 
 class Telemetry(Section):

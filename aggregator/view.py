@@ -85,7 +85,7 @@ class Parts:
 
 
 class View:
-    """Answers probes and scrapes; implements ``Health``."""
+    """Answers probes and scrapes."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -94,11 +94,14 @@ class View:
     # Probes.
 
     def alive(self) -> Mapping[str, bool]:
-        """See ``Health.alive``."""
+        """Return what must hold or the process is restarted: loop and threads turn."""
         return {"loop": self._parts.heartbeat.is_alive, "journal": not self._journal_is_stuck()}
 
     def ready(self) -> Mapping[str, bool]:
-        """See ``Health.ready``."""
+        """Return what must hold to take a signature: journal, ingress, operator keys.
+
+        Never the chain or the shared store: without them signatures are kept all the same.
+        """
         parts = self._parts
         return {
             "not_stopping": not parts.role.stopping,

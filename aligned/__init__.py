@@ -7,6 +7,7 @@
     wire/       Go net/rpc with gob: bytes <-> calls (no sockets)
     bls/        BN254: message points, individual verdicts, the contract's own check
     chain/      events, call data, reverts; Ethereum endpoints with failover
+    telemetry/  log lines, probes: the form in which every program is watched
 
 Imports none of the other packages.
 """

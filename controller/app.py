@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from aligned.telemetry import probes
 from controller import lead as election, workers as passes
 from controller.desired.known import Release
 from controller.errors import ClusterError, Gone
@@ -24,7 +25,6 @@ from controller.observe import HttpReplicas
 from controller.ports import AGGREGATORS
 from controller.queue import WorkQueue
 from controller.reconcile import Reconciler
-from controller.telemetry import server as probes
 from controller.telemetry.metrics import Metrics
 from controller.workers import Workers
 
@@ -170,7 +170,7 @@ class Controller:
             BadConfiguration: The telemetry address cannot be used.
         """
         shown = probes.Shown(alive=self.alive, ready=self.ready, metrics=self._metrics.exposition)
-        telemetry = probes.serving(*self._settings.telemetry, shown)
+        telemetry = probes.serving(*self._settings.telemetry, shown, key="--telemetry-address")
         async with telemetry, asyncio.TaskGroup() as tasks:
             working = tasks.create_task(self._work(), name="workers")
             others = [

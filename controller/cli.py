@@ -18,17 +18,30 @@ import click
 import yaml
 
 from aligned.errors import BadConfiguration
+from aligned.telemetry import logs
+from aligned.telemetry.logs import LogFormat
 from controller import settings as configuration
 from controller.api.crd import text as definition
 from controller.errors import InvalidSpec
 from controller.preview import PLACES, objects
-from controller.telemetry import logs
-from controller.telemetry.logs import LogFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
+
+_QUIET = {
+    "kopf": logging.WARNING,
+    # It warns that signals are ours, which is meant.
+    "kopf._core.reactor.running": logging.ERROR,
+    "aiohttp": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "aggregator.leadership": logging.INFO,
+}
+"""Lowest levels of libraries."""
+
+_OF_KOPF = ("settings", "k8s_ref", "k8s_skip")
+"""Facts of its lines that are whole objects."""
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 
@@ -141,7 +154,9 @@ def run(ctx: click.Context, /, kubeconfig: Path | None, **options: object) -> No
     """
     with _stopping_at_once():
         settings = configuration.parse(options, ctx.obj, socket.gethostname())
-        logs.configure(LogFormat(settings.log_format), settings.log_level)
+        logs.configure(
+            LogFormat(settings.log_format), settings.log_level, quiet=_QUIET, hidden=_OF_KOPF
+        )
         from controller import app, kubeconfig as access  # noqa: PLC0415 - imports kopf: a second that other commands save
 
         with access.api_server(ctx.obj, kubeconfig) as server:

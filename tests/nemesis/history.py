@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aggregator.telemetry.plain import plain
+from aligned.telemetry.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from aggregator.batches import Batches
 from aggregator.ingress.statistics import Ending, Statistics
-from aggregator.telemetry.plain import plain
 from aggregator.view import in_order
+from aligned.telemetry.plain import plain
 from tests.fakes.builders import a_batch_id, batch, entry
 
 

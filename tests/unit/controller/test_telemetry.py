@@ -12,10 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from aligned.errors import BadConfiguration
-from controller.telemetry import logs
-from controller.telemetry.logs import LogFormat
+from aligned.telemetry import logs
+from aligned.telemetry.logs import LogFormat
+from aligned.telemetry.probes import Shown, serving
+from controller import cli
 from controller.telemetry.metrics import Metrics
-from controller.telemetry.server import Shown, serving
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_text_line_cannot_be_broken(stream: io.StringIO) -> None:
 
 @pytest.mark.parametrize("form", list(LogFormat))
 def test_exceptions_are_told(stream: io.StringIO, form: LogFormat) -> None:
-    logs.configure(form, "info", stream)
+    logs.configure(form, "info", stream, hidden=cli._OF_KOPF)
     try:
         int("missing")
     except ValueError:
@@ -62,12 +63,12 @@ def test_exceptions_are_told(stream: io.StringIO, form: LogFormat) -> None:
 
 
 def test_libraries_are_quiet(stream: io.StringIO) -> None:
-    logs.configure(LogFormat.TEXT, "debug", stream)
+    logs.configure(LogFormat.TEXT, "debug", stream, quiet=cli._QUIET)
     logging.getLogger("kopf.something").info("chatter")
     logging.getLogger("kopf._core.reactor.running").warning("signals are ignored")
     logging.getLogger("kopf.something").error("an error")
     assert stream.getvalue().count("\n") == 1
-    logs.configure(LogFormat.TEXT, "error", stream)
+    logs.configure(LogFormat.TEXT, "error", stream, quiet=cli._QUIET)
     logging.getLogger("controller.test").warning("not told")
     assert stream.getvalue().count("\n") == 1
 
@@ -84,7 +85,10 @@ async def served(told: Told, metrics: Metrics) -> AsyncIterator[tuple[aiohttp.Cl
         ready=lambda: {"listed": told.ready},
         metrics=metrics.exposition,
     )
-    async with serving("127.0.0.1", 0, shown) as address, aiohttp.ClientSession() as session:
+    async with (
+        serving("127.0.0.1", 0, shown, key="--telemetry-address") as address,
+        aiohttp.ClientSession() as session,
+    ):
         yield session, f"http://{address}"
 
 
@@ -134,7 +138,7 @@ async def test_bodies_are_refused_and_the_index_helps() -> None:
 
 async def test_an_address_that_is_taken_is_said() -> None:
     shown = Shown(alive=dict, ready=dict, metrics=bytes)
-    async with serving("127.0.0.1", 0, shown) as address:
+    async with serving("127.0.0.1", 0, shown, key="--telemetry-address") as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(BadConfiguration, match="taken by another process"):
-            await serving("127.0.0.1", port, shown).__aenter__()
+            await serving("127.0.0.1", port, shown, key="--telemetry-address").__aenter__()

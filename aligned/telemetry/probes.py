@@ -1,6 +1,6 @@
-"""The telemetry port: ``/healthz``, ``/readyz``, ``/metrics``, ``/status``.
+"""The telemetry port: ``/healthz``, ``/readyz``, ``/metrics``, and ``/status`` where there is one.
 
-Served by the daemon's own loop: a blocked loop does not answer, and that is the answer.
+Served by the program's own loop: a blocked loop does not answer, and that is the answer.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import json
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from aggregator.sections import split_address
-from aggregator.telemetry.plain import plain
 from aligned.errors import BadConfiguration
+from aligned.telemetry.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,33 +34,29 @@ _SWEEP_SECONDS = 1.0
 _LINE_BYTES = 4096
 
 
-class Health(Protocol):
-    """What the probes ask. Both return at once and name each check with its result."""
-
-    def alive(self) -> Mapping[str, bool]:
-        """Return what must hold or the process is restarted: loop and threads turn."""
-
-    def ready(self) -> Mapping[str, bool]:
-        """Return what must hold to take a signature: journal, ingress, operator keys.
-
-        Never the chain or the shared store: without them signatures are kept all the same.
-        """
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """Where the answers come from. The callables return at once."""
+    """Where the answers come from. All return at once; checks are named with their results."""
 
-    health: Health
+    alive: Callable[[], Mapping[str, bool]]
+    """What must hold, or the process is restarted: loop and threads turn."""
+    ready: Callable[[], Mapping[str, bool]]
+    """What must hold for this replica to be of use."""
     metrics: Callable[[], bytes]
     """The Prometheus text format."""
-    status: Callable[[], Mapping[str, object]]
-    """Anything ``plain`` can show; no secrets."""
+    status: Callable[[], Mapping[str, object]] | None = None
+    """Anything ``plain`` can show; no secrets. None: there is no such page."""
 
 
 @asynccontextmanager
-async def serving(address: str, shown: Shown) -> AsyncIterator[str]:
-    """Serve ``shown`` at host:port while the context lasts; give the address it is bound to.
+async def serving(host: str, port: int, shown: Shown, *, key: str) -> AsyncIterator[str]:
+    """Serve ``shown`` while the context lasts; give the address it is bound to.
+
+    Args:
+        host: To bind to; empty or ``::`` is every address, IPv4 included.
+        port: 0 takes a free one.
+        shown: What is served.
+        key: The setting that the address comes from, for the message when it cannot be used.
 
     Resource handling: leaving closes the port and every connection, within a second.
 
@@ -79,7 +74,7 @@ async def serving(address: str, shown: Shown) -> AsyncIterator[str]:
     )
     await runner.setup()
     try:
-        bound = await _bind(runner, address)
+        bound = await _bind(runner, host, port, key)
         sweeper = _Sweeper(runner)
         sweeper.sweep()
         logger.info("telemetry is served", extra={"address": bound})
@@ -91,49 +86,49 @@ async def serving(address: str, shown: Shown) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def _bind(runner: web.AppRunner, address: str) -> str:
-    host, port = split_address(address)
+async def _bind(runner: web.AppRunner, host: str, port: int, key: str) -> str:
     try:
-        await web.TCPSite(runner, None if host == "::" else host, port).start()
+        await web.TCPSite(runner, None if host in {"", "::"} else host, port).start()
     except OSError as error:
         what = (
             "is taken by another process"
             if error.errno == errno.EADDRINUSE
             else f"cannot be used: {error.strerror or error}"
         )
-        problem = f"telemetry.address: {address} {what}; choose another address, or null for none"
+        problem = f"{key}: {_shown(host, port)} {what}; choose another address"
         raise BadConfiguration((problem,)) from error
     name = runner.addresses[0]
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return _shown(name[0], name[1])
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _application(shown: Shown) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
-        return _verdict(shown.health.alive())
+        return _verdict(shown.alive())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _verdict(shown.health.ready())
+        return _verdict(shown.ready())
 
     async def metrics(_: web.Request) -> web.Response:
         kind = "text/plain; version=0.0.4; charset=utf-8"
         return web.Response(body=shown.metrics(), headers={"Content-Type": kind})
 
-    async def status(_: web.Request) -> web.Response:
-        return _json(plain(shown.status()))
+    pages = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    if (said := shown.status) is not None:
+
+        async def status(_: web.Request) -> web.Response:
+            return _json(plain(said()))
+
+        pages["/status"] = status
 
     async def index(_: web.Request) -> web.Response:
-        return web.Response(text="/healthz /readyz /metrics /status\n")
+        return web.Response(text=f"{' '.join(pages)}\n")
 
     application = web.Application(middlewares=[_no_bodies], client_max_size=1)
-    application.add_routes(
-        [
-            web.get("/", index),
-            web.get("/healthz", healthz),
-            web.get("/readyz", readyz),
-            web.get("/metrics", metrics),
-            web.get("/status", status),
-        ]
-    )
+    application.add_routes(web.get(path, page) for path, page in {"/": index, **pages}.items())
     return application
 
 

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from aggregator.telemetry import server
-from aggregator.telemetry.server import Shown, serving
 from aligned.errors import BadConfiguration
+from aligned.telemetry import probes as server
+from aligned.telemetry.probes import Shown, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+
+KEY = "telemetry.address"
+
+
+def split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
 
 
 @dataclass
@@ -40,7 +48,7 @@ class Knobs:
 
     @property
     def shown(self) -> Shown:
-        return Shown(health=self, metrics=self.metrics, status=self.status)
+        return Shown(alive=self.alive, ready=self.ready, metrics=self.metrics, status=self.status)
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def knobs() -> Knobs:
 
 @pytest.fixture
 async def address(knobs: Knobs) -> AsyncIterator[str]:
-    async with serving("127.0.0.1:0", knobs.shown) as bound:
+    async with serving("127.0.0.1", 0, knobs.shown, key=KEY) as bound:
         yield bound
 
 
@@ -79,7 +87,7 @@ async def test_the_address_of_all_addresses_answers_over_ipv4_as_well(
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
     async with (
-        serving(f"[::]:{number}", knobs.shown),
+        serving("::", number, knobs.shown, key=KEY),
         session.get(f"http://127.0.0.1:{number}/healthz") as reply,
     ):
         assert reply.status == 200
@@ -166,7 +174,7 @@ async def test_silent_connections_are_closed(address: str, monkeypatch: pytest.M
 
 async def test_a_port_in_use_is_a_problem_of_the_configuration(knobs: Knobs, address: str) -> None:
     with pytest.raises(BadConfiguration) as caught:
-        async with serving(address, knobs.shown):
+        async with serving(*split(address), knobs.shown, key=KEY):
             pass
     (problem,) = caught.value.problems
     assert problem.startswith(f"telemetry.address: {address} is taken by another process")
@@ -176,13 +184,13 @@ async def test_an_address_of_another_machine_is_a_problem_of_the_configuration(
     knobs: Knobs,
 ) -> None:
     with pytest.raises(BadConfiguration) as caught:
-        async with serving("203.0.113.1:9091", knobs.shown):
+        async with serving("203.0.113.1", 9091, knobs.shown, key=KEY):
             pass
     assert "cannot be used" in caught.value.problems[0]
 
 
 async def test_leaving_frees_the_port(knobs: Knobs) -> None:
-    async with serving("127.0.0.1:0", knobs.shown) as bound:
+    async with serving("127.0.0.1", 0, knobs.shown, key=KEY) as bound:
         pass
-    async with serving(bound, knobs.shown) as again:
+    async with serving(*split(bound), knobs.shown, key=KEY) as again:
         assert again == bound

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, strategies as st
 
-from aggregator.telemetry.plain import plain
+from aligned.telemetry.plain import plain
 
 
 class Colour(StrEnum):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aggregator.settings import LogFormat
-from aggregator.telemetry import logs
+from aggregator import cli
+from aligned.telemetry import logs
+from aligned.telemetry.logs import LogFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,7 @@ def test_lines_below_the_level_are_left_out(stream: io.StringIO, log_format: Log
 
 
 def test_libraries_that_print_urls_stay_quiet(stream: io.StringIO) -> None:
-    logs.configure(LogFormat.TEXT, "debug", stream)
+    logs.configure(LogFormat.TEXT, "debug", stream, quiet=cli._QUIET)
     logging.getLogger("web3.providers.HTTPProvider").debug("POST https://rpc/key")
     logger.debug("ours")
     assert "key" not in stream.getvalue()

@@ -15,7 +15,10 @@ from tests.cluster.group import NAME, RESOURCE, Group, Manifest, nodes_of
 from tests.cluster.kubectl import until
 
 
-@pytest.mark.parametrize("replicas", [3, 2, 1])
+@pytest.mark.parametrize(
+    "replicas",
+    [3, pytest.param(2, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.long)],
+)
 def test_the_leaders_node_is_drained(group: Group, replicas: int) -> None:
     with group.story(f"node of the leader drained, of {replicas} replicas", replicas):
         node, term = group.node_of_leader(), group.term()
@@ -43,6 +46,7 @@ def test_a_new_image_is_rolled_out(group: Group, breaking: Faults, given: Settin
         assert last["metadata"]["name"] == leader
 
 
+@pytest.mark.long
 def test_an_image_that_is_not_there_stops_the_roll_and_is_mended(group: Group) -> None:
     former = group.kubectl.get(RESOURCE)["spec"].get("image")
     with group.story("image that is not there, then the former one"):
@@ -56,6 +60,7 @@ def test_an_image_that_is_not_there_stops_the_roll_and_is_mended(group: Group) -
         assert not any("nobody" in image_of(pod) for pod in group.pods())
 
 
+@pytest.mark.long
 def test_scaling_moves_nothing_but_what_it_must(group: Group) -> None:
     with group.story("scaled from three to two and back"):
         kept = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in group.pods()}

@@ -83,6 +83,11 @@ class Place:
         assert resource is not None
         return says_ready(resource)
 
+    async def comes_ready(self, name: str = "agg") -> bool:
+        """Whether it is ready after another pass."""
+        await self.reconcile(name)
+        return await self.is_ready(name)
+
     async def owned(self, name: str = "agg") -> dict[tuple[str, str], Manifest]:
         resource = await self.read(ports.AGGREGATORS, name)
         assert resource is not None

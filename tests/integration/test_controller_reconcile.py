@@ -30,6 +30,9 @@ async def place() -> AsyncIterator[Place]:
 
 async def ready(place: Place, **spec: Any) -> None:
     await place.create(**spec)
+    await until(
+        place.comes_ready, "ready", seconds=180
+    )  # a leader may be elected after all is at rest
     await place.settle()
     assert await place.is_ready()
     place.wrote.clear()
@@ -118,8 +121,7 @@ async def test_a_foreign_object_of_the_same_name_is_not_touched(place: Place) ->
     assert await place.told("Stalled") == ("True", "NameConflict")
     assert await place.admin.call("GET", f"{path}/agg") == theirs
     await place.admin.call("DELETE", f"{path}/agg")
-    await place.settle()
-    assert await place.is_ready()
+    await until(place.comes_ready, "ready again", seconds=180)
 
 
 async def test_a_resource_made_again_under_its_name_adopts_nothing(place: Place) -> None:
@@ -180,13 +182,12 @@ async def test_a_bad_image_stalls_and_its_reversal_recovers(place: Place) -> Non
         await place.reconcile()
         return await place.told("Stalled") == ("True", "InvalidImageName")
 
-    await until(is_stalled, "the bad image stalls")
+    await until(is_stalled, "the bad image stalls", seconds=180)
     during = await place.pods()
     assert [name for name, uid in during.items() if good[name] != uid] == ["agg-2"]
     await place.change(image=None)
     await place.change(image="aggregator:1")
-    await place.settle()
-    assert await place.is_ready()
+    await until(place.comes_ready, "ready again", seconds=180)
     after = await place.pods()
     assert {name: after[name] for name in after if name != "agg-2"} == {
         name: good[name] for name in good if name != "agg-2"

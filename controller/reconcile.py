@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from controller import names, observe, ports, rollout, views
 from controller.api.spec import RedisMode, SubmissionMode
@@ -26,12 +26,12 @@ from controller.resource import parse
 from controller.status import compute_status, condition_of, highest_term, stalled_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from controller.desired.known import Release
     from controller.observe import Live, Replicas
-    from controller.observed import LeaseView, PodView, ReplicaView, SetView
+    from controller.observed import LeaseView, PodView, SetView
     from controller.ports import Cluster, Manifest
     from controller.resource import Resource
     from controller.status import Status
@@ -189,20 +189,20 @@ class Reconciler:
             await application.ensure(manifest)
             wanted.add((manifest["kind"], manifest["metadata"]["name"]))
         if not is_waiting(resource, known):
-            await application.prune(wanted, [*live.pods, *_templates(application.live)])
+            await application.prune(wanted, [*live.pods, *views.templates(application.live)])
 
     def _known(self, resource: Resource, live: Live) -> Known:
-        aggregator = _template(live, resource.name)
-        server = _template(live, names.redis(resource.name))
+        aggregator = views.template(live.objects, live.pods, resource.name)
+        server = views.template(live.objects, live.pods, names.redis(resource.name))
         lease = live.objects.get((ports.LEASES.kind, resource.name))
         seen = Observed(lease=None if lease is None else views.lease_view(lease, 0.0))
         return Known(
             release=self._release,
-            running_image=resource.status.get("image") or _image(aggregator),
-            running_redis_image=_image(server),
+            running_image=resource.status.get("image") or views.image(aggregator),
+            running_redis_image=views.image(server),
             redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
-            restarted_at=_restarted_at(aggregator),
-            redis_restarted_at=_restarted_at(server),
+            restarted_at=views.restarted_at(aggregator),
+            redis_restarted_at=views.restarted_at(server),
             term=highest_term(resource.status, seen),
         )
 
@@ -241,7 +241,7 @@ class Reconciler:
         pods = () if aggregator is None else aggregator.pods
         replicas = await observe.ask(self._replicas, pods)
         memory = self._memory(resource)
-        accounts = [found for each in replicas.values() if (found := _account(each))]
+        accounts = [found for each in replicas.values() if (found := views.account(each))]
         if resource.spec.submission.mode is not SubmissionMode.ACTIVE or not pods:
             memory.signs = None
         elif accounts:
@@ -395,37 +395,6 @@ def _next_look(status: Status, work: Work, *, is_stepping: bool) -> float:
     return CALM_SECONDS if is_calm and work.contested is None else TROUBLE_SECONDS
 
 
-def _template(live: Live, name: str) -> Mapping[str, Any]:
-    """Return what pods of a set are made from; without the set, one of the pods it left."""
-    found = live.objects.get((ports.STATEFUL_SETS.kind, name))
-    if found is not None:
-        return found["spec"]["template"]  # type: ignore[no-any-return]  # JSON
-    left = [pod for pod in live.pods if pod["metadata"]["name"].rpartition("-")[0] == name]
-    return max(left, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default={})
-
-
-def _templates(objects: Mapping[tuple[str, str], Manifest]) -> list[Manifest]:
-    return [
-        each["spec"]["template"]
-        for (kind, _), each in objects.items()
-        if kind == ports.STATEFUL_SETS.kind
-    ]
-
-
 def _serves(group: SetView | None) -> bool:
     """Tell whether a set is there with all the pods that are asked for."""
     return group is not None and bool(group.uid) and len(group.serving) >= group.replicas
-
-
-def _restarted_at(template: Mapping[str, Any]) -> str | None:
-    annotations = template.get("metadata", {}).get("annotations") or {}
-    return annotations.get(names.RESTARTED_AT)
-
-
-def _image(template: Mapping[str, Any]) -> str | None:
-    return views.main_container(template.get("spec") or {}).get("image")
-
-
-def _account(replica: ReplicaView) -> str:
-    account = replica.find("submission", "account")
-    return account if isinstance(account, str) else ""

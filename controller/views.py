@@ -12,6 +12,7 @@ from controller.observed import LeaseView, PodView, SetView
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from controller.observed import ReplicaView
     from controller.ports import Manifest
     from controller.resource import Resource
 
@@ -196,3 +197,40 @@ def _number(value: object) -> int:
         return max(int(str(value or 0)), 0)
     except ValueError:
         return 0
+
+
+def template(
+    objects: Mapping[tuple[str, str], Manifest], pods: Iterable[Manifest], name: str
+) -> Mapping[str, Any]:
+    """Return what pods of a set are made from; without the set, one of the pods it left."""
+    found = objects.get((ports.STATEFUL_SETS.kind, name))
+    if found is not None:
+        return found["spec"]["template"]  # type: ignore[no-any-return]  # JSON
+    left = [pod for pod in pods if pod["metadata"]["name"].rpartition("-")[0] == name]
+    return max(left, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default={})
+
+
+def templates(objects: Mapping[tuple[str, str], Manifest]) -> list[Manifest]:
+    """Return what pods of every set are made from."""
+    return [
+        each["spec"]["template"]
+        for (kind, _), each in objects.items()
+        if kind == ports.STATEFUL_SETS.kind
+    ]
+
+
+def restarted_at(template: Mapping[str, Any]) -> str | None:
+    """Return when ``kubectl rollout restart`` was last asked for."""
+    annotations = template.get("metadata", {}).get("annotations") or {}
+    return annotations.get(names.RESTARTED_AT)
+
+
+def image(template: Mapping[str, Any]) -> str | None:
+    """Return the image of the main container."""
+    return main_container(template.get("spec") or {}).get("image")
+
+
+def account(replica: ReplicaView) -> str:
+    """Return the account that a replica signs with; empty: it does not say."""
+    said = replica.find("submission", "account")
+    return said if isinstance(said, str) else ""

@@ -112,8 +112,15 @@ class Replicas:
             await replica.daemon.ready()
         return await self.leader()
 
-    async def leader(self, *, other_than: Replica | None = None, seconds: float = 60.0) -> Replica:
+    async def leader(
+        self, *, other_than: Replica | None = None, after: int = 0, seconds: float = 60.0
+    ) -> Replica:
         """Wait until one of the replicas leads; return it.
+
+        Args:
+            other_than: Not this one.
+            after: In a later term than this.
+            seconds: How long to wait.
 
         Raises:
             DaemonFailed: None does.
@@ -122,7 +129,10 @@ class Replicas:
             async with asyncio.timeout(seconds):
                 while True:
                     for replica in self.all:
-                        if replica is not other_than and (await status(replica))["leads"]:
+                        if replica is other_than:
+                            continue
+                        role = await status(replica)
+                        if role["leads"] and role["term"] > after:
                             return replica
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError as late:

@@ -257,7 +257,8 @@ def _stand_by(view: View, now: float) -> Step:
     begin = max(_may_begin(view, record), view.rest_until)
     if now < begin:
         return Wait(min(begin, soon.until))
-    return Campaign(max(record.term, vitals.fence.term) + 1)
+    # The fence is heard of once a renewal period: our own last claim may be ahead of it.
+    return Campaign(max(record.term, vitals.fence.term, vitals.claimed or 0) + 1)
 
 
 def observed(view: View, now: float) -> View:

@@ -78,6 +78,11 @@ def test_a_leader_stops_before_anybody_else_begins(profile: object) -> None:
             id="the fence is ahead of the lock",
         ),
         pytest.param(
+            with_vitals(replace(STANDBY, record=FREE), fence=Fence(7, "x"), claimed=8),
+            Campaign(9),
+            id="our own claim is ahead of what we heard of the fence",
+        ),
+        pytest.param(
             replace(STANDBY, record=replace(MINE, term=9)), Campaign(10), id="won without an answer"
         ),
         pytest.param(

@@ -295,14 +295,22 @@ class SentinelGroup:
             coordinated: Without losing writes; Valkey 9.
 
         Raises:
-            GroupFailed: It went on refusing, for want of a replica that is fit for it.
+            GroupFailed: It went on refusing, for want of a replica that is fit for it, or another
+                failover did not end.
         """
         words = ("FAILOVER", MASTER, *(("COORDINATED",) if coordinated else ()))
         port = self.machines[0].sentinel_port
-        begun = ("OK", "INPROG")
+        # A Sentinel counts a failover as going on until all replicas have moved, long after
+        # clients have; it would answer INPROG for that one and begin none.
+        self._wait(lambda: self._is_idle(port), "the failover before this one ends")
+        begun = ("OK", "INPROG")  # an answer may get lost
         self._wait(
             lambda: self.ask(port, "SENTINEL", *words).startswith(begun), "a failover begins"
         )
+
+    def _is_idle(self, port: int) -> bool:
+        state = self.ask(port, "SENTINEL", "MASTER", MASTER)
+        return bool(state) and "failover_in_progress" not in state
 
     def notice_after(self, milliseconds: int) -> None:
         """Have the Sentinels take for dead whoever is silent for so long; see ``Options``."""

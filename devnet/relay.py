@@ -148,8 +148,8 @@ class Network:
     async def _stop(self) -> None:
         for server in self._servers:
             server.close()
-        await asyncio.sleep(0)  # what was accepted already gets its handler
-        while handlers := list(self._handlers):
-            for handler in handlers:
+        # All, not only the handlers: what was accepted a moment ago still gets its handler.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for handler in self._handlers:
                 handler.cancel()
-            await asyncio.wait(handlers)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,14 +20,8 @@ from controller.telemetry.metrics import Metrics
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    written = io.StringIO()
-    yield written
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
+def stream() -> io.StringIO:
+    return io.StringIO()
 
 
 def test_a_json_line_has_its_facts(stream: io.StringIO) -> None:

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,20 +11,7 @@ from aggregator import cli
 from aligned.telemetry import logs
 from aligned.telemetry.logs import LogFormat
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 logger = logging.getLogger("aggregator.stage")
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture

@@ -190,12 +190,14 @@ _limits = _maybe(
     connectionsPerSource=st.integers(1, 100_000),
     callsPerConnection=st.integers(1, 10_000),
 )
+MORE = "more"
+"""A volume of templates, with or without its mount."""
 _container = st.fixed_dictionaries(
     {"name": st.sampled_from(["aggregator", "sidecar"])},
     optional={
         "image": st.just("other:1"),
         "env": st.just([{"name": "A", "value": "b"}]),
-        "volumeMounts": st.just([{"name": "more", "mountPath": "/more"}]),
+        "volumeMounts": st.just([{"name": MORE, "mountPath": "/more"}]),
     },
 )
 _template = _maybe(
@@ -209,7 +211,7 @@ _template = _maybe(
     ),
     spec=_maybe(
         containers=st.lists(_container, max_size=2, unique_by=lambda each: str(each["name"])),
-        volumes=st.just([{"name": "more", "emptyDir": {}}]),
+        volumes=st.just([{"name": MORE, "emptyDir": {}}]),
         nodeSelector=_labels,
         terminationGracePeriodSeconds=st.integers(0, 300),
     ),

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +21,12 @@ from aggregator.goconfig.convert import Shared
 from aggregator.journal import inspect as journals
 from aggregator.journalview import as_text, described
 from aligned.errors import AlignedError, BadConfiguration
+from aligned.process import loop_factory, stopping_at_once
 from aligned.telemetry import logs
 from aligned.telemetry.logs import LogFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from aggregator.settings import Settings
 
@@ -96,7 +95,7 @@ def run(ctx: click.Context, config: Path) -> None:
     Log lines go to standard error. The exit code is 0 after SIGTERM, 2 when the configuration
     cannot be used, and 1 otherwise.
     """
-    with _stopping_at_once():
+    with stopping_at_once():
         logs.configure(LogFormat.JSON, "warning", quiet=_QUIET)
         settings = configure.load(config, ctx.obj)
         shown = settings.telemetry
@@ -108,23 +107,6 @@ def run(ctx: click.Context, config: Path) -> None:
         ctx.exit(1)
 
 
-@contextmanager
-def _stopping_at_once() -> Iterator[None]:
-    """Exit with 0 on SIGTERM for as long as nobody else handles it: imports take a second.
-
-    As the first process of a container, one without a handler would not even get the signal.
-    """
-
-    def stop(*_: object) -> None:
-        raise SystemExit(0)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _serve(settings: Settings, environment: Mapping[str, str]) -> AlignedError | None:
     """Run the daemon; return what ended it, None where it was told to stop.
 
@@ -134,22 +116,13 @@ def _serve(settings: Settings, environment: Mapping[str, str]) -> AlignedError |
     from aggregator import app  # noqa: PLC0415 - imports eth-account: a second that other commands save
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(app.run(settings, environment))
     except BadConfiguration:
         raise
     except AlignedError as error:
         return error
     return None
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return uvloop's where it is installed: half the CPU per socket read."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 @aggregator.group()

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import yaml
 
 from aligned.errors import BadConfiguration
+from aligned.process import loop_factory, stopping_at_once
 from aligned.telemetry import logs
 from aligned.telemetry.logs import LogFormat
 from controller import settings as configuration
 from controller.api.crd import text as definition
 from controller.errors import InvalidSpec
 from controller.preview import PLACES, objects
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +148,7 @@ def run(ctx: click.Context, /, kubeconfig: Path | None, **options: object) -> No
     Several may run: one works, the others watch and stand by. Each option can be given by the
     variable in brackets instead. Log lines go to standard error.
     """
-    with _stopping_at_once():
+    with stopping_at_once():
         settings = configuration.parse(options, ctx.obj, socket.gethostname())
         logs.configure(
             LogFormat(settings.log_format), settings.log_level, quiet=_QUIET, hidden=_OF_KOPF
@@ -161,37 +157,11 @@ def run(ctx: click.Context, /, kubeconfig: Path | None, **options: object) -> No
 
         with access.api_server(ctx.obj, kubeconfig) as server:
             try:
-                with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
                     runner.run(app.run(settings, server))
             except ExceptionGroup:
                 logger.critical("the controller stops: a defect of ours", exc_info=True)
                 ctx.exit(1)
-
-
-@contextmanager
-def _stopping_at_once() -> Iterator[None]:
-    """Exit with 0 on SIGTERM for as long as nobody else handles it: imports take a second.
-
-    As the first process of a container, one without a handler would not even get the signal.
-    """
-
-    def stop(*_: object) -> None:
-        raise SystemExit(0)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return uvloop's where it is installed."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 @controller.command(epilog=_examples("controller crd | kubectl apply --server-side -f -"))

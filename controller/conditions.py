@@ -250,10 +250,15 @@ def chain_reachable(facts: Facts) -> Verdict:
 def submission_healthy(facts: Facts) -> Verdict:
     """The leader can answer on chain."""
     if facts.observed.same_signer:
+        # Who may read this namespace need not know of what is in others.
+        known = {
+            name if namespace == facts.resource.namespace else "a resource of another namespace"
+            for namespace, name in facts.observed.same_signer
+        }
         return Verdict(
             "False",
             "DuplicateSigner",
-            f"{_all(facts.observed.same_signer)} signs with the same account on the same chain."
+            f"{_all(known)} signs with the same account on the same chain."
             " Give each its own, or set submission.mode to Observe in one of them.",
         )
     if facts.resource.spec.submission.mode is SubmissionMode.OBSERVE:

@@ -147,7 +147,7 @@ class Observed:
     """By pod; only of pods that have an address."""
     redis_addresses: tuple[str, ...] = ()
     """ClusterIPs of the Redis pods' Services by ordinal; empty until all have one."""
-    same_signer: tuple[str, ...] = ()
-    """Other resources, ``namespace/name``, that sign with the same account on the same chain."""
+    same_signer: tuple[tuple[str, str], ...] = ()
+    """Namespace and name of others that sign with the same account on the same chain."""
     problems: tuple[str, ...] = ()
     """What could not be seen, as a person would say it."""

@@ -254,11 +254,11 @@ class Reconciler:
             replicas=replicas,
             redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
             same_signer=tuple(
-                f"{namespace}/{name}"
-                for (namespace, name), other in sorted(self._memories.items())
+                key
+                for key, other in sorted(self._memories.items())
                 if memory.signs is not None
                 and other.signs == memory.signs
-                and (namespace, name) != (resource.namespace, resource.name)
+                and key != (resource.namespace, resource.name)
             ),
         )
 

@@ -37,6 +37,9 @@ FAILOVERS = 10
 _LONGEST_NAME = 253
 """Of a pod."""
 
+_OF_THE_MOMENT = frozenset({"replicas", "readyReplicas", "leader"})
+"""Fields that are true of a pass that looked."""
+
 FIRST_TERM = 1
 """Nobody led before it: its begin is no change of leader."""
 
@@ -103,7 +106,7 @@ def compute_status(
 def stalled_status(manifest: Mapping[str, Any], note: Note, now: datetime) -> Status:
     """Return the status of a resource that cannot be run as it is.
 
-    Of what runs nevertheless it says nothing.
+    Of what runs nevertheless it says nothing; what happened and what has to be known later stays.
 
     Args:
         manifest: The resource.
@@ -119,7 +122,8 @@ def stalled_status(manifest: Mapping[str, Any], note: Note, now: datetime) -> St
         ConditionType.RECONCILING: Verdict("False", "Stalled", "Only a person can help."),
     }
     told = _conditions(verdicts, generation, before, now)
-    return before | {
+    kept = {key: value for key, value in before.items() if key not in _OF_THE_MOMENT}
+    return kept | {
         "observedGeneration": generation,
         "conditions": [_dumped(each) for each in told],
     }

@@ -71,7 +71,7 @@ async def test_an_invalid_spec_stalls_until_it_is_mended(world: World) -> None:
     assert world.condition("Stalled")["reason"] == "InvalidSpec"
     assert "spec.replicas" in world.condition("Stalled")["message"]
     assert world.condition("Ready")["status"] == "False"
-    assert world.told()["leader"]["pod"] == "agg-0"
+    assert "leader" not in world.told()  # nobody looked
     world.cluster.writes.clear()
     await world.reconcile()
     assert world.cluster.writes == []
@@ -108,7 +108,7 @@ async def test_two_resources_that_sign_with_one_account_are_both_warned(world: W
     for one, another in (("agg", "other"), ("other", "agg")):
         told = world.condition("SubmissionHealthy", one)
         assert (told["status"], told["reason"]) == ("False", "DuplicateSigner")
-        assert f"{NAMESPACE}/{another}" in told["message"]
+        assert told["message"].startswith(f"{another} signs")
     world.cluster.remove(ports.AGGREGATORS, NAMESPACE, "other")
     await world.reconcile("other")
     await world.reconcile()

@@ -29,10 +29,10 @@ This page is generated from `controller/api` by `make docs`.
 
 def page() -> str:
     """Return the page."""
-    properties = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    parts = [_HEAD]
+    schema = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    parts = [_HEAD, *_checked(schema)]
     for name in ("spec", "status"):
-        parts += _sections(name, properties[name])
+        parts += _sections(name, schema["properties"][name])
     return "\n".join(parts)
 
 
@@ -46,13 +46,17 @@ def _sections(path: str, schema: dict[str, Any]) -> Iterator[str]:
         for key, member in schema["properties"].items()
     ]
     yield "\n".join(["| field | default | type | meaning |", "|---|---|---|---|", *rows, ""])
-    if rules := schema.get("x-kubernetes-validations"):
-        yield "\n".join(["Checked:", "", *(f"* {rule['message']}" for rule in rules), ""])
+    yield from _checked(schema)
     for key, member in schema["properties"].items():
         if "properties" in member:
             yield from _sections(f"{path}.{key}", member)
         elif "properties" in member.get("items", {}):
             yield from _sections(f"{path}.{key}[]", member["items"])
+
+
+def _checked(schema: dict[str, Any]) -> Iterator[str]:
+    if rules := schema.get("x-kubernetes-validations"):
+        yield "\n".join(["Checked:", "", *(f"* {rule['message']}" for rule in rules), ""])
 
 
 def _default(schema: dict[str, Any], *, required: bool) -> str:

@@ -1,4 +1,4 @@
-"""A local Aligned for each test that asks for one."""
+"""A local Aligned, and Redis servers, for each test that asks for them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import pytest
 from devnet import anvil
 from devnet.anvil import Anvil
 from devnet.network import Network
+from devnet.redis_servers import Options
+from devnet.sentinel import SentinelGroup
+from tests.fakes.redis import programs
+from tests.integration.trio import Trio, mend, three
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +51,27 @@ async def own_chain(installed_anvil: None) -> AsyncIterator[Network]:
     """The same on a process of its own: to stop, freeze or reorganize."""
     async with Anvil() as running:
         yield await Network.deploy(running)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    """Three Valkey servers, each with a Sentinel."""
+    found = programs("valkey", tmp_path_factory.mktemp("programs"))
+    with SentinelGroup(found, Options()) as running:
+        yield running
+
+
+@pytest.fixture
+def group(servers: SentinelGroup) -> Iterator[SentinelGroup]:
+    """The same settled and empty; whatever a test broke is mended."""
+    servers.settle()
+    servers.wipe()
+    yield servers
+    mend(servers)
+
+
+@pytest.fixture
+async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Trio]:
+    """Not started; every replica has its own way to Redis and to the chain."""
+    async with three(chain, group, tmp_path, parted=True) as trio:
+        yield trio

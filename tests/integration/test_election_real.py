@@ -6,7 +6,7 @@ import base64
 import os
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ import yaml
 from aggregator.leadership.kubernetes import KubernetesLock, LeaseAt
 from aggregator.leadership.lease import FENCED, HANDOVER_TO
 from devnet.network import Network
-from devnet.redis_servers import Options
 from devnet.sentinel import SentinelGroup
 from tests.fakes.candidates import FenceInMemory, Replica
-from tests.fakes.redis import programs, until
+from tests.fakes.redis import until
 from tests.integration.trio import three
 
 NAMESPACE = "default"
@@ -135,13 +134,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     await one.delete()
 
 
-@pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    found = programs("valkey", tmp_path_factory.mktemp("programs"))
-    with SentinelGroup(found, Options()) as running:
-        yield running
-
-
 async def test_daemons_with_no_more_rights_than_they_need_lead_by_turns(
     chain: Network, group: SentinelGroup, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -156,15 +148,13 @@ async def test_daemons_with_no_more_rights_than_they_need_lead_by_turns(
     async with three(chain, group, tmp_path, election=election) as trio:
         leader = await trio.replicas.start()
         first, second = [await trio.batcher.post() for _ in range(2)]
-        for who, replica in enumerate(trio.replicas.all):
-            await trio.signed(first, who, replica)
+        await trio.signed_at(first, trio.replicas.all)
         await trio.answered_once(first)
         await trio.signed(second, 0, leader)
         leader.daemon.kill()
         successor = await trio.replicas.leader(other_than=leader)
         await cluster.delete()
-        for who, replica in enumerate(trio.standbys(leader), start=1):
-            await trio.signed(second, who, replica)
+        await trio.signed_by_the_others(second, leader)
         await trio.answered_once(first, second)  # by the store's word
         before = (await successor.daemon.status())["role"]["term"]
         await cluster.create(term=0)

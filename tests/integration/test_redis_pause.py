@@ -13,28 +13,20 @@ from aggregator.store.discovery import Fixed
 from aggregator.store.pause import replicas_of, shorten
 from aggregator.store.redis import RedisStore
 from aligned.errors import StoreUnavailable
-from devnet.redis_servers import Options
 from devnet.sentinel import SentinelGroup
 from tests.fakes.builders import entry
-from tests.fakes.redis import identity, programs
+from tests.fakes.redis import identity
 
 PAUSED = "paused_reason:client_pause"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    found = programs("valkey", tmp_path_factory.mktemp("programs"))
-    with SentinelGroup(found, Options()) as group:
-        yield group
-
-
 @pytest.fixture
-def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
+def group(servers: SentinelGroup) -> Iterator[SentinelGroup]:
     """Settled; whatever a test paused goes on."""
-    running.settle()
-    yield running
-    for machine in running.machines:
-        running.ask(machine.port, "CLIENT", "UNPAUSE")
+    servers.settle()
+    yield servers
+    for machine in servers.machines:
+        servers.ask(machine.port, "CLIENT", "UNPAUSE")
 
 
 def paused(group: SentinelGroup, index: int) -> bool:

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from devnet.network import Network
-from devnet.redis_servers import Options
 from devnet.sentinel import SentinelGroup
 from tests.fakes.lease_server import NAME, NAMESPACE, LeaseServer
-from tests.fakes.redis import programs
 from tests.integration.daemons import eventually
-from tests.integration.trio import Trio, mend, three
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    found = programs("valkey", tmp_path_factory.mktemp("programs"))
-    with SentinelGroup(found, Options()) as group:
-        yield group
-
-
-@pytest.fixture
-def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
-    """Settled and empty; whatever a test broke is mended."""
-    running.settle()
-    running.wipe()
-    yield running
-    mend(running)
+from tests.integration.trio import Trio, three
 
 
 @pytest.fixture
@@ -44,8 +26,7 @@ async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIte
 async def test_operators_at_different_replicas_make_one_answer(trio: Trio) -> None:
     leader = await trio.replicas.start()
     batch = await trio.batcher.post()
-    for who, replica in enumerate(trio.replicas.all):
-        await trio.signed(batch, who, replica)
+    await trio.signed_at(batch, trio.replicas.all)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
     roles = [(await replica.daemon.status())["role"] for replica in trio.replicas.all]
@@ -103,8 +84,7 @@ async def test_nothing_is_lost_with_the_primary(fault: str, trio: Trio) -> None:
             trio.group.wipe()
         case _:
             trio.group.restart(primary)
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
 
@@ -149,8 +129,7 @@ async def test_an_emptied_redis_is_filled_again_from_the_replicas(trio: Trio) ->
     await trio.replicas.start()
     for replica in trio.replicas.all:
         await trio.holds(replica, batch, 1)
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
 
@@ -211,8 +190,7 @@ async def test_the_leader_that_is_told_to_stop_hands_over(trio: Trio) -> None:
     await trio.signed(batch, 0, leader)
     assert await leader.daemon.terminate() == 0
     successor = await trio.replicas.leader(other_than=leader)
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     [failover] = (await successor.daemon.status())["replicas"]["failovers"]
     assert failover["over"] == ""
@@ -234,8 +212,7 @@ async def test_a_lease_elects_as_well_and_is_not_needed_by_a_healthy_leader(
             leader = await trio.replicas.start()
             first = await trio.batcher.post()
             server.hang = True
-            for who, replica in enumerate(trio.replicas.all):
-                await trio.signed(first, who, replica)
+            await trio.signed_at(first, trio.replicas.all)
             await trio.answered_once(first)
             assert (await leader.daemon.status())["role"]["leads"]
             server.hang = False

@@ -58,23 +58,17 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import aiohttp
 import pytest
 
 from aggregator import app, configure
 from aggregator.journal import opening, reading
-from devnet.batcher import Posted
-from devnet.network import Network
-from devnet.redis_servers import Options
 from devnet.replicas import Replica
 from devnet.sentinel import SentinelGroup
-from tests.fakes.redis import programs
 from tests.integration.daemons import SECONDS, eventually, mining
-from tests.integration.trio import Trio, mend, three
+from tests.integration.trio import Trio
 
 TEN_MINUTES = 600
 """Of devnet time: the chain's clock is put forward."""
@@ -84,29 +78,6 @@ FINALITY = 70
 """Blocks after which an answer is final on the devnet."""
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    found = programs("valkey", tmp_path_factory.mktemp("programs"))
-    with SentinelGroup(found, Options()) as group:
-        yield group
-
-
-@pytest.fixture
-def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
-    """Settled and empty; whatever a test broke is mended."""
-    running.settle()
-    running.wipe()
-    yield running
-    mend(running)
-
-
-@pytest.fixture
-async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Trio]:
-    """Not started; every replica has its own way to Redis and to the chain."""
-    async with three(chain, group, tmp_path, parted=True) as trio:
-        yield trio
-
-
 def ports(group: SentinelGroup) -> list[int]:
     return [machine.port for machine in group.machines]
 
@@ -114,12 +85,6 @@ def ports(group: SentinelGroup) -> list[int]:
 def keys_of(trio: Trio, name: str) -> str:
     deployment = trio.network.deployment
     return f"{{aligned:{deployment.chain_id}:{deployment.service_manager.hex()}}}:{name}"
-
-
-async def signed_by_the_others(trio: Trio, batch: Posted, leader: Replica) -> None:
-    """Let the two operators that a quorum needs beside the first sign at the two standbys."""
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
 
 
 # Redis.
@@ -134,7 +99,7 @@ async def test_all_servers_restarted_at_once_and_empty_lose_nothing(trio: Trio) 
         trio.group.kill(index)
     for index in range(len(trio.group.machines)):
         trio.group.start_server(index, primary=primary)
-    await signed_by_the_others(trio, batch, leader)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
     said = [
@@ -152,7 +117,7 @@ async def test_a_flushed_script_cache_is_filled_again_unnoticed(trio: Trio) -> N
     await trio.signed(batch, 0, leader)
     for port in ports(trio.group):
         trio.group.ask(port, "SCRIPT", "FLUSH")
-    await signed_by_the_others(trio, batch, leader)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
     assert not any(line["level"] == "warning" for one in trio.standbys(leader)
@@ -316,8 +281,7 @@ async def test_what_was_settled_while_a_replica_was_away_does_not_come_back_with
     away = trio.standbys(leader)[0]
     port = trio.group.machines[trio.group.primary()].port
     batch = await trio.batcher.post()
-    for who, replica in enumerate(trio.replicas.all):
-        await trio.signed(batch, who, replica)
+    await trio.signed_at(batch, trio.replicas.all)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
     await eventually(lambda: len(outbox(away)) == 1, "the row is in its journal")
@@ -343,8 +307,7 @@ async def test_what_was_settled_while_a_replica_was_away_does_not_come_back_with
     ]
     assert entries_of(trio.group.ask(port, "XINFO", "STREAM", log)) == entries_of(before)
     again = await trio.batcher.post()
-    for who, replica in enumerate(trio.replicas.all):
-        await trio.signed(again, who, replica)
+    await trio.signed_at(again, trio.replicas.all)
     await trio.answered_once(batch, again)
 
 

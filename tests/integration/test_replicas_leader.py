@@ -14,40 +14,14 @@ import pytest
 
 from aggregator.journal import opening, reading
 from aggregator.outbox import OutboxRow
-from devnet.batcher import Posted
 from devnet.network import Network, hexed
-from devnet.redis_servers import Options
 from devnet.replicas import Replica, status
 from devnet.sentinel import SentinelGroup
 from tests.fakes.lease_server import NAME, NAMESPACE, LeaseServer
-from tests.fakes.redis import programs
 from tests.integration.daemons import SECONDS, eventually, pooled
-from tests.integration.trio import Trio, mend, three
+from tests.integration.trio import Trio, three
 
 SEND = "eth_sendRawTransaction"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    found = programs("valkey", tmp_path_factory.mktemp("programs"))
-    with SentinelGroup(found, Options()) as group:
-        yield group
-
-
-@pytest.fixture
-def group(running: SentinelGroup) -> Iterator[SentinelGroup]:
-    """Settled and empty; whatever a test broke is mended."""
-    running.settle()
-    running.wipe()
-    yield running
-    mend(running)
-
-
-@pytest.fixture
-async def trio(chain: Network, group: SentinelGroup, tmp_path: Path) -> AsyncIterator[Trio]:
-    """Not started; every replica has its own way to Redis and to the chain."""
-    async with three(chain, group, tmp_path, parted=True) as trio:
-        yield trio
 
 
 @asynccontextmanager
@@ -84,11 +58,6 @@ async def over_lease(
         yield trio
 
 
-async def signed_by_three(trio: Trio, batch: Posted, *, at: list[Replica]) -> None:
-    for who in range(3):
-        await trio.signed(batch, who, at[who % len(at)])
-
-
 async def leads_no_more(replica: Replica) -> None:
     async with asyncio.timeout(SECONDS):
         while (await status(replica))["leads"]:  # noqa: ASYNC110  # another process
@@ -117,8 +86,7 @@ async def test_a_leader_cut_off_from_the_chain_lets_another_lead(trio: Trio) -> 
     trio.proxy(leader).faults.hang = True
     successor = await trio.replicas.leader(other_than=leader)
     await trio.told(leader, "cannot do the work", reason="no endpoint with a fresh head")
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     await trio.signed(batch, 3, leader)  # it takes signatures all the same
     trio.proxy(leader).faults.hang = False
@@ -136,8 +104,7 @@ async def test_a_leader_cut_off_from_redis_gives_the_lease_up(
     trio.cut_off(leader)
     await trio.replicas.leader(other_than=leader)
     await trio.told(leader, "cannot do the work", reason="the shared store does not answer it")
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     trio.reconnect()
     await trio.nothing_is_lost()
@@ -155,7 +122,7 @@ async def test_a_leader_cut_off_from_the_lease_is_replaced_and_stops(
     successor = await trio.replicas.leader(other_than=leader)
     await leads_no_more(leader)
     await trio.told(leader, "another replica leads", reason=f"of {successor.name}")
-    await signed_by_three(trio, batch, at=trio.replicas.all)
+    await trio.signed_at(batch, trio.replicas.all)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
     server.hang_for = set()
@@ -172,7 +139,7 @@ async def test_killed_between_persisting_and_broadcasting_its_successor_sends_th
     for proxy in trio.proxies:
         proxy.faults.hanging.add(SEND)
     batch = await trio.batcher.post()
-    await signed_by_three(trio, batch, at=trio.replicas.all)
+    await trio.signed_at(batch, trio.replicas.all)
     await trio.proxy(leader).held()
     leader.daemon.kill()
     assert await trio.network.anvil.pool() == []
@@ -194,7 +161,7 @@ async def test_killed_between_broadcasting_and_the_receipt_its_successor_sends_n
     leader = await trio.replicas.start()
     batch = await trio.batcher.post()
     await trio.network.anvil.automine(on=False)
-    await signed_by_three(trio, batch, at=trio.replicas.all)
+    await trio.signed_at(batch, trio.replicas.all)
     waiting = await pooled(trio.network.anvil)
     leader.daemon.kill()
     successor = await trio.replicas.leader(other_than=leader)
@@ -217,7 +184,7 @@ async def test_a_lease_deleted_by_hand_and_made_again_does_not_turn_terms_back(
     leader = await trio.replicas.start()
     first, second = [await trio.batcher.post() for _ in range(2)]
     server.delete()
-    await signed_by_three(trio, first, at=trio.replicas.all)
+    await trio.signed_at(first, trio.replicas.all)
     await trio.answered_once(first)  # by the store's word
     assert (await leader.daemon.status())["role"]["leads"]
     before = (await leader.daemon.status())["role"]["term"]
@@ -225,7 +192,7 @@ async def test_a_lease_deleted_by_hand_and_made_again_does_not_turn_terms_back(
     await eventually(lambda: server.term > before, "a term above the fence")
     await trio.told(leader, "another replica leads", reason="held by nobody in term 0")
     await trio.replicas.leader()
-    await signed_by_three(trio, second, at=trio.replicas.all)
+    await trio.signed_at(second, trio.replicas.all)
     await trio.answered_once(first, second)
     await trio.nothing_is_lost()
 
@@ -241,8 +208,7 @@ async def test_a_lease_edited_by_hand_costs_a_term_and_nothing_else(
     await trio.told(leader, "another replica leads", reason="held by somebody in term 40")
     await eventually(lambda: server.term == 41, "a term above what was written")
     await trio.replicas.leader()
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)
+    await trio.signed_by_the_others(batch, leader)
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
 
@@ -256,8 +222,7 @@ async def test_an_api_server_that_is_paused_while_the_leader_dies_only_delays(
     await trio.signed(batch, 0, leader)
     server.hang = True
     leader.daemon.kill()
-    for who, replica in enumerate(trio.standbys(leader), start=1):
-        await trio.signed(batch, who, replica)  # acknowledged all the same
+    await trio.signed_by_the_others(batch, leader)  # acknowledged all the same
     asked = len(server.tokens)
     await eventually(lambda: len(server.tokens) > asked + 4, "both go on asking")
     assert [(await status(one))["leads"] for one in trio.standbys(leader)] == [False, False]

@@ -52,6 +52,16 @@ class Trio:
         operator.close()
         assert delivery.acknowledged, to.daemon.tail()
 
+    async def signed_at(self, batch: Posted, at: Sequence[Replica]) -> None:
+        """Let three operators, a quorum, sign at these replicas in turn."""
+        for who in range(3):
+            await self.signed(batch, who, at[who % len(at)])
+
+    async def signed_by_the_others(self, batch: Posted, leader: Replica) -> None:
+        """Let the two operators that a quorum needs beside the first sign at the two standbys."""
+        for who, replica in enumerate(self.standbys(leader), start=1):
+            await self.signed(batch, who, replica)
+
     async def acknowledged(self, batch: Posted, count: int) -> None:
         await eventually(
             lambda: len(self.fleet.book.acknowledged(batch.batch_id)) >= count,

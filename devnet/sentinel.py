@@ -208,7 +208,12 @@ class SentinelGroup:
 
     def _demote(self) -> bool:
         port = self.primary_port()
-        for machine in self.machines if port is not None else ():
+        # During a failover most Sentinels still name the old one, and it is the new one that
+        # would be demoted.
+        knows = port is not None and all(
+            self._is_idle(each.sentinel_port) for each in self.machines
+        )
+        for machine in self.machines if knows else ():
             if machine.public_port != port and self._replicas_of(machine.index) >= 0:
                 self.ask(machine.port, "REPLICAOF", "127.0.0.1", str(port))
         return False

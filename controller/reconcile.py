@@ -196,10 +196,11 @@ class Reconciler:
         server = views.template(live.objects, live.pods, names.redis(resource.name))
         lease = live.objects.get((ports.LEASES.kind, resource.name))
         seen = Observed(lease=None if lease is None else views.lease_view(lease, 0.0))
+        former = resource.status.get("redis") or {}
         return Known(
             release=self._release,
             running_image=resource.status.get("image") or views.image(aggregator),
-            running_redis_image=views.image(server),
+            running_redis_image=former.get("image") or views.image(server),
             redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
             restarted_at=views.restarted_at(aggregator),
             redis_restarted_at=views.restarted_at(server),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from controller.desired.known import Release
-    from controller.observed import Note, Observed
+    from controller.observed import Note, Observed, SetView
     from controller.resource import Resource
 
 FAILOVERS = 10
@@ -95,7 +95,7 @@ def compute_status(
         leader=_leader(resource, observed, now),
         network=ResolvedNetwork(chain_id=deployment.chain_id, contracts=deployment.contracts),
         redis=_redis(observed, before) if is_managed else None,
-        image=_image(facts, before),
+        image=_image(group, before),
         highest_term=highest_term(before, observed),
         failovers=_failovers(before, observed, now),
         conditions=_conditions(verdicts, resource.generation, before, now),
@@ -177,8 +177,11 @@ def _conditions(
 
 def _redis(observed: Observed, before: Mapping[str, Any]) -> RedisStatus:
     """Return the addresses; while a Service is missing the former, which it is to have again."""
-    former = (before.get("redis") or {}).get("addresses") or ()
-    return RedisStatus(addresses=observed.redis_addresses or tuple(former))
+    former = before.get("redis") or {}
+    return RedisStatus(
+        addresses=observed.redis_addresses or tuple(former.get("addresses") or ()),
+        image=_image(observed.redis, former),
+    )
 
 
 def _leader(resource: Resource, observed: Observed, now: datetime) -> Leader | None:
@@ -197,9 +200,8 @@ def _leader(resource: Resource, observed: Observed, now: datetime) -> Leader | N
     return Leader(pod=pod, term=term, since=since)
 
 
-def _image(facts: Facts, before: Mapping[str, Any]) -> str:
+def _image(group: SetView | None, before: Mapping[str, Any]) -> str:
     """Return the image that all pods have; while they do not agree, the one before."""
-    group = facts.observed.aggregator
     pods = () if group is None else group.pods
     images = {pod.image for pod in pods}
     if len(images) == 1 and group is not None and not group.missing:

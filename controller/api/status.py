@@ -71,6 +71,8 @@ class RedisStatus(Part):
 
     addresses: Annotated[tuple[Annotated[str, Field(max_length=45)], ...], Field(max_length=9)] = ()
     """ClusterIP of each pod's Service, by ordinal."""
+    image: Annotated[str, Field(max_length=512)] = ""
+    """That is rolled out."""
 
 
 class FailoverRecord(Part):

@@ -21,8 +21,9 @@ class Known:
 
     release: Release
     running_image: str | None = None
-    """That the aggregator's set has now; it stays where the resource names none."""
+    """That was rolled out last; it stays where the resource names none."""
     running_redis_image: str | None = None
+    """The same of the Redis set."""
     redis_addresses: tuple[str, ...] = ()
     """ClusterIPs of the Redis pods' Services by ordinal; empty until all of them exist. Without
     them neither the Redis set nor an aggregator that needs it is rendered."""

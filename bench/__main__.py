@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -152,7 +153,8 @@ def main() -> int:
     """Measure what is asked for."""
     benches = catalogue(200, 60)
     options = _arguments(benches)
-    benches = catalogue(options.operators, options.batches)
+    config = os.environ.get("KUBECONFIG")
+    benches = catalogue(options.operators, options.batches, Path(config) if config else None)
     try:
         names = chosen(options.names, benches)
     except ValueError as unknown:
@@ -166,18 +168,25 @@ def main() -> int:
             good = _program(name, options) and good
             continue
         bench = benches[name]
-        keep = options.resume or options.show
-        record = Record.at(options.results / f"{name}.jsonl", keep=keep)
+        if bench.lacks and not options.show:
+            print(f"{name} is not measured: {bench.lacks}", file=sys.stderr)
+            good = good and not options.names  # whoever asks for it by name wants to know
+            continue
+        record = Record.at(options.results / f"{name}.jsonl", keep=options.resume or options.show)
         if not options.show:
             good = asyncio.run(measure(bench, record, options.runs or bench.runs)) and good
         done.append((bench, record))
         print(table(bench.title, record.runs, len(record.failures)), flush=True)
+    _write(done, options)
+    return 0 if good else 1
+
+
+def _write(done: Sequence[tuple[Bench, Record]], options: argparse.Namespace) -> None:
     if options.json is not None:
         everything = {bench.name: record.runs for bench, record in done}
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
     if options.draw is not None:
         draw([bench for bench, _ in done], [record for _, record in done], options.draw)
-    return 0 if good else 1
 
 
 def _arguments(benches: dict[str, Bench]) -> argparse.Namespace:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import daemon, failover, redis_failover, replicated
+from bench import daemon, failover, reconcile, redis_failover, replicated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -35,6 +36,8 @@ class Bench:
     unit: str = "ms"
     reach: float | None = None
     """What the 95th percentile of ``main`` shall not exceed."""
+    lacks: str = ""
+    """What it cannot be run without, and is not there."""
 
 
 PROGRAMS = {
@@ -44,17 +47,21 @@ PROGRAMS = {
 """Benchmarks that are programs of their own and print their own tables."""
 
 
-def catalogue(operators: int, batches: int) -> dict[str, Bench]:
+def catalogue(operators: int, batches: int, kubeconfig: Path | None = None) -> dict[str, Bench]:
     """Return all benchmarks in the order they are run.
 
     Args:
         operators: Of the load; failovers need only a few.
         batches: Signed by each of them in a closed loop.
+        kubeconfig: Of a cluster for the controller; None: there is none.
     """
-    return {
-        bench.name: bench
-        for bench in (*_single(operators, batches), *_replicated(operators, batches), *_failovers())
-    }
+    every = (
+        *_single(operators, batches),
+        *_replicated(operators, batches),
+        *_failovers(),
+        *_controller(kubeconfig),
+    )
+    return {bench.name: bench for bench in every}
 
 
 def _single(operators: int, batches: int) -> list[Bench]:
@@ -159,6 +166,38 @@ def _failovers() -> list[Bench]:
                 ("coordinated", "moved in good order (COORDINATED)", 7, 500.0),
                 ("frozen", "frozen (SIGSTOP)", 12, None),
             )
+        ),
+    ]
+
+
+def _controller(kubeconfig: Path | None) -> list[Bench]:
+    config = kubeconfig or Path()
+    lacks = "" if kubeconfig else "KUBECONFIG names no cluster; a control plane is enough"
+    return [
+        Bench(
+            name="controller-create",
+            title="A resource with Redis, until all its objects are there",
+            about="at the API server of KUBECONFIG; 3 s a run",
+            series=partial(reconcile.created, config=config),
+            main="all objects ms",
+            reach=3000.0,
+            lacks=lacks,
+        ),
+        Bench(
+            name="controller-repair",
+            title="An object that is deleted by hand, until there is another",
+            about="of each kind in turn, at the API server of KUBECONFIG; 1 s a run",
+            series=partial(reconcile.repaired, config=config),
+            main="repaired ms",
+            reach=1000.0,
+            lacks=lacks,
+        ),
+        Bench(
+            name="controller-many",
+            title=f"A controller that starts, {reconcile.MANY} resources",
+            about="at the API server of KUBECONFIG; 90 s a run",
+            series=_each(partial(reconcile.many, config)),
+            lacks=lacks,
         ),
     ]
 

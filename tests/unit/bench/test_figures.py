@@ -54,6 +54,12 @@ def test_the_beginning_of_a_name_stands_for_all_that_begin_so() -> None:
         chosen(["speed"], benches)
 
 
+def test_only_the_controllers_need_a_cluster(tmp_path: Path) -> None:
+    lacking = [name for name, bench in catalogue(200, 60).items() if bench.lacks]
+    assert lacking == ["controller-create", "controller-repair", "controller-many"]
+    assert not [name for name, bench in catalogue(200, 60, tmp_path).items() if bench.lacks]
+
+
 def test_a_series_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     first = Record.at(file, keep=True)

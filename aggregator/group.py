@@ -325,6 +325,7 @@ class Fitness:
         self._signer = signer
         self.signs = signer is None
         """Also where no answers are sent: an observer may lead observers."""
+        self._is_told = False
 
     async def run(self) -> NoReturn:
         """Look now and then, until cancelled."""
@@ -349,10 +350,11 @@ class Fitness:
         return True
 
     def _tell(self, *, signs: bool, reason: str) -> None:
-        if self.signs and not signs:
+        if not signs and not self._is_told:
             logger.error(
                 "this replica cannot lead: its signer is not the contract's aggregator, or is "
                 "away. Check the signer section and the key",
                 extra={"reason": reason},
             )
+        self._is_told = not signs
         self.signs = signs

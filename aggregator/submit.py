@@ -60,6 +60,7 @@ class Transactor(Protocol):
     def begin(
         self, term: Term, holder: str, rows: Sequence[OutboxRow], desk: Submitter
     ) -> None: ...
+    def end(self) -> None: ...
     def room(self) -> int: ...
     def standing(self, batch: Batch) -> Standing: ...
     async def survey(self, batch: Batch, non_signers: Sequence[OperatorId]) -> Survey: ...
@@ -227,9 +228,13 @@ class Submitter:
         self._dirty = dict.fromkeys(state.batch_id for state in self._batches)
         self._transactor.begin(term, holder, rows, self)
         begun(term, holder)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._transactor.run(), name="transactor")
-            await self._serve(group, term, holder)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._transactor.run(), name="transactor")
+                await self._serve(group, term, holder)
+        finally:  # what kept us from answering is the next leader's to find out, and to tell
+            self._clear()
+            self._transactor.end()
 
     async def _claim(self, term: Term, holder: str) -> Sequence[OutboxRow]:
         level = logging.WARNING
@@ -266,8 +271,7 @@ class Submitter:
             return
         self._busy.add(state.batch_id)
         self._ready.pop(state.batch_id, None)
-        answer = self._answer(state, state.batch, state.operators, fence)
-        group.create_task(answer, name="answer")
+        group.create_task(self._answer(state, state.batch, state.operators, fence), name="answer")
 
     def _consider(self, batch_id: BatchId, now: float) -> None:
         """Find out where a batch stands and put it where it belongs."""
@@ -393,5 +397,4 @@ def _tell_parked(parked: Parked) -> None:
         logger.info("batch waits", extra=facts)
     else:
         level = logging.ERROR if parked.reason in ALARMING else logging.WARNING
-        advice = ADVICE[parked.reason]
-        logger.log(level, "batch parked, it is tried again: %s", advice, extra=facts)
+        logger.log(level, "batch parked, it is tried again: %s", ADVICE[parked.reason], extra=facts)

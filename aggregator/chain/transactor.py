@@ -111,6 +111,10 @@ class Transactor:
         if self._signer is not None:
             self.blocked = CannotSend(Reason.CHAIN_AWAY, "the account was not looked at yet")
 
+    def end(self) -> None:
+        """Say no more that nothing is sent: another replica sends."""
+        self.blocked = None
+
     # What the stage asks.
 
     @property

@@ -34,6 +34,9 @@ class FakeTransactor:
         del term, holder
         self.rows, self.desk = rows, desk
 
+    def end(self) -> None:
+        self.blocked = None
+
     def room(self) -> int:
         return self.free
 

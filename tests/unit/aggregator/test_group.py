@@ -75,6 +75,16 @@ async def test_a_signer_that_is_another_account_or_away_is_not_fit(
     assert not fitness.signs
 
 
+async def test_a_signer_that_is_wrong_from_the_start_is_told_once(
+    chain: Chain, fitness: Fitness, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain.aggregator = OTHER
+    await fitness._look()
+    await fitness._look()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert OTHER.hex() in caplog.records[0].__dict__["reason"]
+
+
 async def test_a_chain_that_is_away_says_nothing_about_the_signer(
     chain: Chain, fitness: Fitness
 ) -> None:

@@ -455,6 +455,16 @@ async def test_the_end_of_the_term_ends_its_work(world: World, where: str) -> No
     assert ended.group_contains(Deposed)
 
 
+async def test_a_term_that_is_over_shows_nothing_that_waits(world: World) -> None:
+    world.transactor.refuse = CannotSend(Reason.PAUSED, "so")
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        assert world.reason(ONE) is Reason.PAUSED
+        world.transactor.blocked = CannotSend(Reason.FOREIGN_NONCE, "nonce 5")
+    assert world.submitter.parked == []
+    assert world.transactor.blocked is None
+
+
 async def test_the_next_term_starts_afresh(world: World) -> None:
     world.transactor.refuse = CannotSend(Reason.PAUSED, "so")
     async with world.leading():

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _TOLD = {
     End.LOST: (
         logging.WARNING,
-        "the term is over: another replica leads; this one goes on collecting",
+        "the term is over: another replica leads; this one goes on collecting. If often, see why",
     ),
     End.SUSPENDED: (
         logging.WARNING,
@@ -28,7 +28,7 @@ _TOLD = {
     ),
     End.UNFIT: (
         logging.WARNING,
-        "the term is over: this replica cannot do the work; another one takes over. See the reason",
+        "the term is over: this replica cannot do the work, another takes over. Mend the reason",
     ),
     End.ASKED: (logging.INFO, "the term is over: this replica was asked to give it up"),
 }

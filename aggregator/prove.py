@@ -87,7 +87,7 @@ class Prover:
             raise CannotSend(Reason.NO_QUORUM_DATA, detail)
         logger.error(
             "stored signatures do not verify: they are evicted and the batch goes on with the "
-            "rest. Something else than this service wrote to the store, or a disk is corrupt",
+            "rest. Find out who else writes to the store, and check the disk of the journal",
             extra={"batch": batch.batch_id, "operators": [entry.operator_id for entry in bad]},
         )
         return bad

@@ -108,13 +108,15 @@ async def _deployment(settings: Settings, rpc: Rpc) -> Deployment:
             if remembered is not None:
                 logger.warning(
                     "chain away at the start: signatures are taken with what the journal knows, "
-                    "nothing is answered until an endpoint is back. See the reason",
+                    "nothing is answered until an endpoint is back. Look at the "
+                    "endpoints and their keys",
                     extra={"reason": str(away)},
                 )
                 return remembered
             if not waited:
                 logger.warning(
-                    "chain away at the first start: waiting for an endpoint. See the reason",
+                    "chain away at the first start: waiting for an endpoint. Look at the "
+                    "endpoints and their keys",
                     extra={"reason": str(away)},
                 )
             waited = True

@@ -170,7 +170,7 @@ class Controller:
             BadConfiguration: The telemetry address cannot be used.
         """
         shown = probes.Shown(alive=self.alive, ready=self.ready, metrics=self._metrics.exposition)
-        telemetry = probes.serving(*self._settings.telemetry, shown, key="--telemetry-address")
+        telemetry = probes.serving(*self._settings.telemetry, shown, key="--telemetry")
         async with telemetry, asyncio.TaskGroup() as tasks:
             working = tasks.create_task(self._work(), name="workers")
             others = [

@@ -160,7 +160,9 @@ def run(ctx: click.Context, /, kubeconfig: Path | None, **options: object) -> No
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
                     runner.run(app.run(settings, server))
             except ExceptionGroup:
-                logger.critical("the controller stops: a defect of ours", exc_info=True)
+                logger.critical(
+                    "the controller stops: a defect of ours, please report it", exc_info=True
+                )
                 ctx.exit(1)
 
 

@@ -18,7 +18,6 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
-    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
@@ -244,9 +243,6 @@ def translated(address: Address) -> Iterator[None]:
         yield
     except (AuthenticationError, NoPermissionError) as error:
         msg = f"{address} does not let us in: {error}; check user, password file and ACL"
-        raise StoreUnavailable(msg) from error
-    except OutOfMemoryError as error:
-        msg = f"{address} is at its memory limit; raise maxmemory"
         raise StoreUnavailable(msg) from error
     except (RedisError, OSError) as error:
         msg = f"{address}: {error}"

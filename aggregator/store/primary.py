@@ -380,4 +380,13 @@ def refused(refusal: Refusal) -> StateMismatch | StoreUnavailable:
         return StateMismatch(
             f"the store was written by a later release (format {refusal.text}); upgrade this one"
         )
-    return StoreUnavailable(f"the primary refuses: {refusal.code} {refusal.text}")
+    advice = _ADVICE.get(refusal.code)
+    text = f"the primary refuses: {refusal.code} {refusal.text}"
+    return StoreUnavailable(f"{text}; {advice}" if advice else text)
+
+
+_ADVICE = {
+    "OOM": "raise maxmemory, and find out what fills it",
+    "NOPERM": "give the user the right that is named",
+}
+"""What to do about refusals of a server, by their code."""

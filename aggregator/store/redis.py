@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from aggregator.journal.format import Fence
 from aggregator.ports import RowTaken
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from aligned.model import Entry, Identity, Term
 
 logger = logging.getLogger(__name__)
+
+_Sent = TypeVar("_Sent")
 
 FORGET_MEMBER_SECONDS = 30.0
 """A replica that was silent for so long is no member."""
@@ -171,7 +173,8 @@ class RedisStore:
         if _OTHER in of_rows:
             logger.error(
                 "the store holds another transaction under the key of one that this replica "
-                "knows; the stored one counts. Check whether someone else uses the signer's key"
+                "knows; the stored one counts. Check whether someone else uses the signer's key",
+                extra={"nonces": [row.nonce for row in _in_state(_OTHER, rows, of_rows)]},
             )
         refuted = _in_state(_REFUTED, entries, of_entries) if _REFUTED in of_entries else ()
         return Placed(of_entries.count(NEW), tuple(refuted))
@@ -354,8 +357,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _in_state(state: bytes, entries: Sequence[Entry], states: bytes) -> list[Entry]:
-    return [entry for entry, one in zip(entries, states, strict=True) if one == state[0]]
+def _in_state(state: bytes, sent: Sequence[_Sent], states: bytes) -> list[_Sent]:
+    return [each for each, one in zip(sent, states, strict=True) if one == state[0]]
 
 
 def _fence_of(reply: Reply) -> Fence:

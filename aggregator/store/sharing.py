@@ -165,8 +165,8 @@ class Sharing:
             restored = self._pushed - before
             if restored and self.progress.merges:
                 logger.warning(
-                    "the primary had forgotten signatures; they were restored. It lost data in "
-                    "a failover or restart: look at its history",
+                    "the primary had forgotten signatures; they were restored. Nothing is to be "
+                    "done after a failover or restart; without one, find out who deletes keys",
                     extra={"restored": restored, "lineage": lineage},
                 )
             self.progress.merges += 1

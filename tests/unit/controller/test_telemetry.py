@@ -80,7 +80,7 @@ async def served(told: Told, metrics: Metrics) -> AsyncIterator[tuple[aiohttp.Cl
         metrics=metrics.exposition,
     )
     async with (
-        serving("127.0.0.1", 0, shown, key="--telemetry-address") as address,
+        serving("127.0.0.1", 0, shown, key="--telemetry") as address,
         aiohttp.ClientSession() as session,
     ):
         yield session, f"http://{address}"
@@ -132,7 +132,7 @@ async def test_bodies_are_refused_and_the_index_helps() -> None:
 
 async def test_an_address_that_is_taken_is_said() -> None:
     shown = Shown(alive=dict, ready=dict, metrics=bytes)
-    async with serving("127.0.0.1", 0, shown, key="--telemetry-address") as address:
+    async with serving("127.0.0.1", 0, shown, key="--telemetry") as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(BadConfiguration, match="taken by another process"):
-            await serving("127.0.0.1", port, shown, key="--telemetry-address").__aenter__()
+            await serving("127.0.0.1", port, shown, key="--telemetry").__aenter__()

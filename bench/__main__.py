@@ -40,7 +40,8 @@ examples:
   make bench BENCH="replicated --runs 5"            one of them
   make bench BENCH="failover handover redis --runs 100 --resume --draw docs/failovers.svg"
                                                     all failovers, 100 runs each, going on where
-                                                    it was interrupted; 2 hours
+                                                    it was interrupted; an hour
+  KUBECONFIG=... make bench BENCH=controller        the controller, at that API server
   make bench BENCH="failover handover redis --show" tables of what was measured before
 """
 

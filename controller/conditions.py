@@ -183,7 +183,7 @@ def _elected(lease: LeaseView | None) -> Verdict:
     if lease.term and lease.silent_seconds < LEADERLESS_SECONDS + lease.lease_seconds:
         return Verdict("True", "Leading", "A replica leads.")
     if not lease.holder:
-        return Verdict("False", "NoLeader", "No replica leads. Their logs say what they lack.")
+        return Verdict("False", "NoLeader", "No replica leads: see replicas.unfit in each /status.")
     return Verdict(
         "False", "LeaderSilent", f"{lease.pod} does not renew the Lease, and no other replica does."
     )

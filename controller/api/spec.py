@@ -260,7 +260,7 @@ class ExternalRedis(Part):
 
 
 class Redis(Part):
-    """Where replicas share what they collect. Changeable only while suspended."""
+    """Where replicas share what they collect. mode and external change only while suspended."""
 
     mode: RedisMode = RedisMode.MANAGED
     """Managed: three pods in memory beside the aggregator. External: somebody else's. None: one

@@ -104,6 +104,12 @@ class Place:
         pods = await self.cluster.list(ports.PODS, self.namespace, labels)
         return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
 
+    async def leader(self, name: str = "agg") -> str:
+        """The pod that holds the Lease."""
+        lease = await self.cluster.get(ports.LEASES, self.namespace, name)
+        assert lease is not None
+        return str(lease["spec"]["holderIdentity"]).rpartition(".")[0]
+
     # The controller.
 
     async def reconcile(self, name: str = "agg") -> Outcome:

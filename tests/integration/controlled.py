@@ -136,11 +136,13 @@ class Place:
             image = pod["spec"]["containers"][0]["image"]
             told = _pod_status(pod, self.trouble.get(image, ""))
             status = pod.get("status") or {}
-            was = {each["type"]: each["status"] for each in status.get("conditions") or ()}
-            if was.get("Ready") == told["conditions"][0]["status"] or _is_going(pod):
+            # The scheduler finds no node, and may say so after us.
+            if _conditions(status) == _conditions(told) or _is_going(pod):
                 continue
             path = path_of(ports.PODS, self.namespace, pod["metadata"]["name"], "status")
-            await self.admin.try_call("PATCH", path, {"status": told}, MERGE)
+            # Of that pod: another one may have taken its name since.
+            change = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": told}
+            await self.admin.try_call("PATCH", path, change, MERGE)
 
     async def elect(self) -> None:
         for lease in await self.cluster.list(ports.LEASES, self.namespace):
@@ -183,16 +185,15 @@ def says_ready(resource: Manifest) -> bool:
 
 def _pod_status(pod: Manifest, trouble: str) -> Manifest:
     name = pod["spec"]["containers"][0]["name"]
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ready = "False" if trouble else "True"
     return {
         "phase": "Pending" if trouble else "Running",
         "podIP": "10.244.0.1",
         "podIPs": [{"ip": "10.244.0.1"}],
         "conditions": [
-            {
-                "type": "Ready",
-                "status": "False" if trouble else "True",
-                "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
+            {"type": "Ready", "status": ready, "lastTransitionTime": now},
         ],
         "containerStatuses": [
             {
@@ -209,9 +210,12 @@ def _pod_status(pod: Manifest, trouble: str) -> Manifest:
     }
 
 
+def _conditions(status: Manifest) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in status.get("conditions") or ()}
+
+
 def _is_ready(pod: Manifest) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    ready = any((each["type"], each["status"]) == ("Ready", "True") for each in conditions)
+    ready = _conditions(pod.get("status") or {}).get("Ready") == "True"
     return ready and not _is_going(pod)
 
 

@@ -24,6 +24,17 @@ FENCED = f"{names.DOMAIN}/fenced"
 CRASHES = 2
 """Restarts after which a container that ended badly counts as crashing between them, too."""
 
+YOUNG_SECONDS = 120.0
+"""For which a container may run after it crashed, and still crash again. Where it ran for longer
+before it crashed, so long."""
+
+BACK_OFF_SECONDS = 300.0
+"""Longest pause that the kubelet makes before it starts a container that crashed."""
+
+SOUND_SECONDS = 600.0
+"""A container that ran for so long is in no loop: the kubelet, too, counts anew then. It ended with
+its node, or for another reason of its own."""
+
 
 def set_view(statefulset: Manifest, pods: Iterable[Manifest], now: datetime) -> SetView:
     """Return one set and its pods."""
@@ -70,7 +81,7 @@ def pod_view(pod: Manifest, set_name: str, now: datetime) -> PodView | None:
     if name != set_name or not ordinal.isdigit():
         return None
     ready = condition(status, "Ready")
-    trouble, message = trouble_of(pod)
+    trouble, message = trouble_of(pod, now)
     since = ready.get("lastTransitionTime") or metadata.get("creationTimestamp")
     return PodView(
         name=metadata["name"],
@@ -103,7 +114,7 @@ def condition(status: Mapping[str, Any], of: str) -> Mapping[str, Any]:
     return {}
 
 
-def trouble_of(pod: Manifest) -> tuple[str, str]:
+def trouble_of(pod: Manifest, now: datetime) -> tuple[str, str]:
     """Return why a pod's containers do not run, in words that do not change by the minute."""
     status = pod.get("status") or {}
     scheduled = condition(status, "PodScheduled")
@@ -120,12 +131,12 @@ def trouble_of(pod: Manifest) -> tuple[str, str]:
         *(status.get("initContainerStatuses") or ()),
         *(status.get("containerStatuses") or ()),
     ):
-        if trouble := _trouble_of_container(container, images.get(container["name"], "")):
+        if trouble := _trouble_of_container(container, images.get(container["name"], ""), now):
             return trouble
     return "", ""
 
 
-def _trouble_of_container(container: Manifest, image: str) -> tuple[str, str] | None:
+def _trouble_of_container(container: Manifest, image: str, now: datetime) -> tuple[str, str] | None:
     name, state = container["name"], container.get("state") or {}
     waiting = state.get("waiting") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
@@ -133,12 +144,30 @@ def _trouble_of_container(container: Manifest, image: str) -> tuple[str, str] | 
     if reason in {"ErrImagePull", "ImagePullBackOff"}:
         return "ImagePullBackOff", f"image {image} cannot be pulled."
     crashes = container.get("restartCount", 0) >= CRASHES and not container.get("ready")
-    if ended.get("exitCode", 0) != 0 and (crashes or reason == "CrashLoopBackOff"):
+    loops = reason == "CrashLoopBackOff" or (crashes and _is_between_crashes(state, ended, now))
+    if ended.get("exitCode", 0) != 0 and loops:
         why = f"{ended.get('reason', 'Error')}, exit status {ended['exitCode']}"
         return "CrashLoopBackOff", f"container {name} ends again and again: {why}."
     if reason in {"ContainerCreating", "PodInitializing"}:
         return ("ContainerCreating", "") if reason == "ContainerCreating" else None
     return (reason, f"container {name}: {waiting.get('message', reason)}") if reason else None
+
+
+def _is_between_crashes(state: Manifest, ended: Manifest, now: datetime) -> bool:
+    """Tell whether a container that ended badly may do so again soon.
+
+    Ends of long ago say nothing of one that runs: nodes restart, and a cold start takes minutes.
+    A time that is not told counts as now.
+    """
+    running = state.get("running")
+    if running is None:
+        return "terminated" in state
+    ended_ago = seconds_since(ended.get("finishedAt"), now)
+    ran = seconds_since(ended.get("startedAt"), now) - ended_ago
+    young = max(YOUNG_SECONDS, ran)
+    is_recent = ended_ago < young + BACK_OFF_SECONDS
+    is_young = seconds_since(running.get("startedAt"), now) < young
+    return ran < SOUND_SECONDS and is_recent and is_young
 
 
 def lease_view(lease: Manifest, silent_seconds: float) -> LeaseView:

@@ -65,6 +65,19 @@ def test_pods_of_other_sets_are_not_taken_for_this_ones(name: str) -> None:
 CRASHED = {"exitCode": 2, "reason": "Error", "message": "a log with times in it"}
 
 
+def run(began: str, ended: str, **about: Any) -> dict[str, Any]:
+    """A run of a container that ended badly."""
+    times = {"startedAt": f"2026-03-01T{began}Z", "finishedAt": f"2026-03-01T{ended}Z"}
+    return {"terminated": CRASHED | times | about}
+
+
+def running(since: str) -> dict[str, Any]:
+    return {"running": {"startedAt": f"2026-03-01T{since}Z"}}
+
+
+WITH_ITS_NODE = {"exitCode": 255, "reason": "Unknown"}
+
+
 @pytest.mark.parametrize(
     ("status", "trouble", "message"),
     [
@@ -84,9 +97,47 @@ CRASHED = {"exitCode": 2, "reason": "Error", "message": "a log with times in it"
             "Error, exit status 2",
         ),
         (
-            container({"running": {}}, lastState={"terminated": CRASHED}, restartCount=2),
+            container(running("11:59:30"), lastState=run("11:59:00", "11:59:10"), restartCount=2),
             "CrashLoopBackOff",
             "exit status 2",
+        ),
+        (
+            container(running("11:59:58"), lastState=run("11:54:30", "11:54:40"), restartCount=9),
+            "CrashLoopBackOff",
+            "exit status 2",
+        ),
+        (
+            container(running("11:57:00"), lastState=run("11:51:00", "11:56:30"), restartCount=9),
+            "CrashLoopBackOff",
+            "exit status 2",
+        ),
+        (
+            container(running("11:57:00"), lastState=run("11:56:00", "11:56:30"), restartCount=2),
+            "",
+            "",
+        ),
+        (
+            container(running("11:59:00"), lastState=run("11:40:00", "11:45:00"), restartCount=2),
+            "",
+            "",
+        ),
+        (
+            container(
+                running("11:59:00"),
+                lastState=run("08:00:00", "11:58:30", **WITH_ITS_NODE),
+                restartCount=2,
+            ),
+            "",
+            "",
+        ),
+        (
+            container(
+                waiting("PodInitializing"),
+                lastState=run("08:00:00", "11:58:30", **WITH_ITS_NODE),
+                restartCount=2,
+            ),
+            "",
+            "",
         ),
         (container({"terminated": CRASHED}, restartCount=3), "CrashLoopBackOff", "status 2"),
         (container({"running": {}}, lastState={"terminated": CRASHED}, restartCount=1), "", ""),
@@ -103,7 +154,7 @@ CRASHED = {"exitCode": 2, "reason": "Error", "message": "a log with times in it"
 def test_troubles_have_one_name_that_does_not_change_by_the_minute(
     status: dict[str, Any], trouble: str, message: str
 ) -> None:
-    found = views.trouble_of(pod(containerStatuses=[status]))
+    found = views.trouble_of(pod(containerStatuses=[status]), NOW)
     assert found[0] == trouble
     assert message in found[1]
     assert "back-off" not in found[1]
@@ -117,7 +168,7 @@ def test_a_pod_that_no_node_takes_says_so() -> None:
         "reason": "Unschedulable",
         "message": "0/3 nodes are available",
     }
-    assert views.trouble_of(pod(conditions=[unscheduled])) == (
+    assert views.trouble_of(pod(conditions=[unscheduled]), NOW) == (
         "Unschedulable",
         "no node takes it: 0/3 nodes are available",
     )
@@ -126,7 +177,7 @@ def test_a_pod_that_no_node_takes_says_so() -> None:
 def test_a_container_that_starts_first_is_looked_at_first() -> None:
     first = {"name": "start", "state": waiting("ImagePullBackOff"), "restartCount": 0}
     main = container(waiting("PodInitializing"))
-    found = views.trouble_of(pod(initContainerStatuses=[first], containerStatuses=[main]))
+    found = views.trouble_of(pod(initContainerStatuses=[first], containerStatuses=[main]), NOW)
     assert found == ("ImagePullBackOff", "image start:1 cannot be pulled.")
 
 

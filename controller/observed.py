@@ -149,5 +149,3 @@ class Observed:
     """ClusterIPs of the Redis pods' Services by ordinal; empty until all have one."""
     same_signer: tuple[tuple[str, str], ...] = ()
     """Namespace and name of others that sign with the same account on the same chain."""
-    problems: tuple[str, ...] = ()
-    """What could not be seen, as a person would say it."""

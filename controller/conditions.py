@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from controller import names
 from controller.api.fields import Part, SecretKeyRef
 from controller.api.spec import JournalMode, RedisMode, SubmissionMode
 from controller.desired import access
@@ -34,6 +35,9 @@ UNSTARTED = frozenset({"ContainerCreating", "CreateContainerConfigError"})
 
 UNSTARTED_SECONDS = 15.0
 """After which it is told: volumes and images take their time, too."""
+
+CRASHING = "CrashLoopBackOff"
+"""Trouble of a Redis pod whose passwords are not in their Secret, among others."""
 
 PARKED = {
     "own_funds": "the account that signs has too little ether: fund it",
@@ -84,6 +88,15 @@ class Facts:
     """This very generation was, as the last status said."""
 
     @property
+    def stalled(self) -> Note | None:
+        """What only a person can help with."""
+        note, redis = self.work.stalled, self.observed.redis
+        if note is None or redis is None or note.reason != CRASHING:
+            return note
+        crashing = any(pod.trouble == CRASHING and not pod.ready for pod in redis.pods)
+        return Note(note.reason, note.message + self._foreign_secret) if crashing else note
+
+    @property
     def waiting(self) -> Note | None:
         """What is under way."""
         return self._without_secrets or self.work.waiting
@@ -95,7 +108,7 @@ class Facts:
         It is rolled out once every pod there is to be was made from its settings and was ready at
         one time with all the others. From then on a pod may fail without taking that back.
         """
-        if not self.was_rolled_out and (halt := self.work.stalled or self.waiting) is not None:
+        if not self.was_rolled_out and (halt := self.stalled or self.waiting) is not None:
             return halt
         notes = (self._unfinished(group) for group in self.groups)
         note = next((note for note in notes if note is not None), None)
@@ -125,7 +138,20 @@ class Facts:
         return Note(
             "WaitingForSecrets",
             f"{_all(waiting)} cannot start yet. Create what is missing of the Secrets"
-            f" {', '.join(wanted)}.",
+            f" {', '.join(wanted)}.{self._foreign_secret}",
+        )
+
+    @property
+    def _foreign_secret(self) -> str:
+        """Return what to do about a Secret in the place of ours, whose owner we must not look at.
+
+        One that was there before us is used as it is.
+        """
+        if self.resource.spec.redis.mode is not RedisMode.MANAGED:
+            return ""
+        return (
+            f" If Secret {names.redis(self.resource.name)} is not owned by this resource, delete"
+            " it: it is made anew."
         )
 
     @property
@@ -337,8 +363,8 @@ def reconciling(facts: Facts) -> Verdict:
 
 def stalled(facts: Facts) -> Verdict:
     """Abnormal: only a person can help."""
-    if facts.work.stalled is not None:
-        return Verdict("True", facts.work.stalled.reason, facts.work.stalled.message)
+    if facts.stalled is not None:
+        return Verdict("True", facts.stalled.reason, facts.stalled.message)
     return Verdict("False", "NotStalled")
 
 

@@ -191,6 +191,23 @@ def test_secrets_are_named_when_pods_do_not_start() -> None:
     assert condition(early, "Reconciling")[1] == "PodsStarting"
 
 
+def test_a_redis_secret_that_may_be_somebody_elses_is_named_where_it_may_be_to_blame() -> None:
+    hint = "If Secret agg-redis is not owned by this resource, delete it: it is made anew."
+    stuck = pods("agg", ready=False, trouble="ContainerCreating", seconds=20.0)
+    observed = replace(CALM, aggregator=group(members=stuck))
+    assert condition(told(observed), "Reconciling")[2].endswith(hint)
+    external = resource({"redis": {"mode": "External", "external": {"url": "redis://elsewhere"}}})
+    assert "agg-redis" not in condition(told(observed, of=external), "Reconciling")[2]
+    crashing = pods("agg-redis", ready=False, trouble="CrashLoopBackOff")
+    observed = replace(CALM, redis=group("agg-redis", members=crashing))
+    stalled = Work(stalled=Note("CrashLoopBackOff", "agg-redis-0 does not get ready."))
+    for of in ("Ready", "Stalled"):
+        assert (
+            condition(told(observed, stalled), of)[2] == f"agg-redis-0 does not get ready. {hint}"
+        )
+    assert hint not in condition(told(CALM, stalled), "Stalled")[2]
+
+
 def heard(**about: Any) -> Observed:
     return replace(CALM, replicas=dict(CALM.replicas) | {"agg-0": replica(**about)})
 

@@ -1,7 +1,8 @@
 """Events for people, of what changed in the status. Nobody depends on them.
 
-One name stands for one change of one generation, so that a pass that is done again, or a second
-controller, tells nothing twice.
+Whoever wrote a status tells what changed in it, so nothing is told twice: it is written only over
+the one that was read. What was written last by a process that ended then is not told. One name
+stands for one change; a reason that comes again while the condition stays as it is has its name.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _event(
         condition["status"],
         condition["reason"],
         str(condition["observedGeneration"]),
+        condition["lastTransitionTime"],
     )
     digest = hashlib.sha256("/".join(told).encode()).hexdigest()[:_DIGITS]
     moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")

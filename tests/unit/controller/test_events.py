@@ -9,7 +9,12 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 RESOURCE = {"metadata": {"name": "agg", "namespace": "test", "uid": "uid-1"}}
 
 
-def told(*conditions: tuple[str, str, str], generation: int = 1) -> dict[str, Any]:
+SINCE = "2026-03-01T12:00:00Z"
+
+
+def told(
+    *conditions: tuple[str, str, str], generation: int = 1, since: str = SINCE
+) -> dict[str, Any]:
     return {
         "conditions": [
             {
@@ -17,6 +22,7 @@ def told(*conditions: tuple[str, str, str], generation: int = 1) -> dict[str, An
                 "status": status,
                 "reason": reason,
                 "message": "why",
+                "lastTransitionTime": since,
                 "observedGeneration": generation,
             }
             for of, status, reason in conditions
@@ -75,9 +81,9 @@ def test_another_reason_for_what_is_wrong_is_news() -> None:
 
 
 def test_the_same_change_has_the_same_name_and_another_another() -> None:
-    def name(*condition: str, generation: int = 1) -> str:
+    def name(*condition: str, generation: int = 1, since: str = SINCE) -> str:
         of, status, reason = condition
-        after = told((of, status, reason), generation=generation)
+        after = told((of, status, reason), generation=generation, since=since)
         before = told((of, "Unknown", "Before"))
         [event] = events(RESOURCE, before, after, NOW)
         return str(event["metadata"]["name"])
@@ -89,6 +95,7 @@ def test_the_same_change_has_the_same_name_and_another_another() -> None:
         name("Ready", "False", "RollingOut"),
         name("Ready", "True", "NoLeader"),
         name("Stalled", "False", "NoLeader"),
+        name("Ready", "False", "NoLeader", since="2026-03-01T13:00:00Z"),
     }
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 6
     assert all(each.startswith("agg.") and len(each) < 253 for each in others)

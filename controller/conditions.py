@@ -206,13 +206,18 @@ def leader_elected(facts: Facts) -> Verdict:
 def _elected(lease: LeaseView | None) -> Verdict:
     if lease is None:
         return Verdict("False", "LeaseMissing", "The Lease is not there.")
-    if lease.term and lease.silent_seconds < LEADERLESS_SECONDS + lease.lease_seconds:
+    if lease.term and patience_left(lease) > 0:
         return Verdict("True", "Leading", "A replica leads.")
     if not lease.holder:
         return Verdict("False", "NoLeader", "No replica leads: see replicas.unfit in each /status.")
     return Verdict(
         "False", "LeaderSilent", f"{lease.pod} does not renew the Lease, and no other replica does."
     )
+
+
+def patience_left(lease: LeaseView) -> float:
+    """Return the seconds that a Lease may yet be silent before nobody counts as leader."""
+    return LEADERLESS_SECONDS + lease.lease_seconds - lease.silent_seconds
 
 
 def store_healthy(facts: Facts) -> Verdict:

@@ -99,6 +99,8 @@ class LeaseView:
     """Pod that was asked to take over; empty: no handover is under way."""
     fenced: frozenset[str] = frozenset()
     """Pods that shall not lead."""
+    renewed: str = ""
+    """When it was last renewed by the holder's clock, RFC 3339; empty: never."""
     resource_version: str = ""
 
 

@@ -15,7 +15,7 @@ from controller import names, observe, ports, rollout, views
 from controller.api.spec import RedisMode, SubmissionMode
 from controller.api.status import ConditionType
 from controller.apply import Application, NotYet, OnlyAPerson
-from controller.conditions import Work
+from controller.conditions import Work, patience_left
 from controller.contest import Contests
 from controller.desired import access, deployments, is_waiting, redis, render
 from controller.desired.known import Known
@@ -150,7 +150,9 @@ class Reconciler:
         work = replace(work, contested=next(iter(application.contested), None))
         status = compute_status(resource, observed, work, self._release, self._clock())
         outcome = Outcome(
-            requeue_after=_next_look(status, work, is_stepping=bool(stepped)),
+            requeue_after=_next_look(
+                status, work, observed.lease, self._clock(), is_stepping=bool(stepped)
+            ),
             wrote=application.wrote + stepped,
         )
         reported = await self._report(manifest, status, outcome)
@@ -383,7 +385,9 @@ class Reconciler:
         return replace(outcome, wrote=outcome.wrote + 1)
 
 
-def _next_look(status: Status, work: Work, *, is_stepping: bool) -> float:
+def _next_look(
+    status: Status, work: Work, lease: LeaseView | None, now: datetime, *, is_stepping: bool
+) -> float:
     if is_stepping:
         return STEP_SECONDS
     if condition_of(status, ConditionType.RECONCILING)["status"] == "True":
@@ -393,7 +397,20 @@ def _next_look(status: Status, work: Work, *, is_stepping: bool) -> float:
     is_calm = all(
         each["status"] == ("False" if each["type"] in abnormal else "True") for each in conditions
     )
-    return CALM_SECONDS if is_calm and work.contested is None else TROUBLE_SECONDS
+    pause = CALM_SECONDS if is_calm and work.contested is None else TROUBLE_SECONDS
+    return pause if lease is None else min(pause, _until_silent(lease, now))
+
+
+def _until_silent(lease: LeaseView, now: datetime) -> float:
+    """Return seconds until a Lease that looks silent counts as such; its renewals are not watched.
+
+    By the time that is written in it, which is of another clock: that is reason enough to look
+    again sooner, not to tell anything.
+    """
+    left = patience_left(lease)
+    if left <= 0 or views.seconds_since(lease.renewed, now) <= lease.lease_seconds:
+        return CALM_SECONDS
+    return max(left, STEP_SECONDS)
 
 
 def _serves(group: SetView | None) -> bool:

@@ -186,6 +186,7 @@ def lease_view(lease: Manifest, silent_seconds: float) -> LeaseView:
         lease_seconds=milliseconds / 1000 or _number(spec.get("leaseDurationSeconds")),
         handover_to=annotations.get(HANDOVER_TO, "").strip(),
         fenced=frozenset(pod for pod in fenced if pod),
+        renewed=str(spec.get("renewTime") or ""),
         resource_version=metadata["resourceVersion"],
     )
 

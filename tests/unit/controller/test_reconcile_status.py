@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from controller import ports
-from controller.errors import ClusterAway, Refused
-from tests.unit.controller.stories import NAMESPACE, World, ready
+from controller.conditions import LEADERLESS_SECONDS
+from controller.errors import ClusterAway, Conflict, Refused
+from controller.reconcile import CALM_SECONDS, Reconciler
+from tests.unit.controller.stories import LEASE_SECONDS, NAME, NAMESPACE, World, ready
 
 
 @pytest.fixture
@@ -62,6 +65,31 @@ async def test_a_group_that_nobody_leads_for_long_is_not_ready(world: World) -> 
     world.elect()
     await world.reconcile()
     assert world.is_ready()
+
+
+async def test_a_leader_that_stopped_to_renew_is_told_without_waiting_for_a_calm_look(
+    world: World,
+) -> None:
+    await ready(world)
+    await world.reconcile()
+    world.time.advance(1)
+    world.elect()  # for the last time, which is seen a minute later
+    world.time.advance(CALM_SECONDS - 1)
+    soon = (await world.reconcile()).requeue_after
+    assert world.is_ready()
+    assert soon is not None
+    world.time.advance(soon)
+    await world.reconcile()
+    assert world.condition("Ready")["reason"] == "LeaderSilent"
+    assert soon == LEADERLESS_SECONDS + LEASE_SECONDS
+
+
+async def test_a_leader_that_renews_has_its_group_looked_at_no_sooner(world: World) -> None:
+    await ready(world)
+    for _ in range(3):
+        world.time.advance(CALM_SECONDS)
+        world.elect()
+        assert (await world.reconcile()).requeue_after == CALM_SECONDS
 
 
 async def test_an_invalid_spec_stalls_until_it_is_mended(world: World) -> None:
@@ -125,6 +153,52 @@ async def test_what_changed_is_an_event_once(world: World) -> None:
     assert ("Serving", "Normal") in told
     names_of_events = [event["metadata"]["name"] for event in world.cluster.events]
     assert len(set(names_of_events)) == len(names_of_events)
+
+
+async def test_an_outage_that_comes_again_is_an_event_again(world: World) -> None:
+    await ready(world)
+    world.cluster.events.clear()
+    for _ in range(2):
+        world.time.advance(600)
+        await world.reconcile()
+        world.time.advance(60)
+        await world.reconcile()
+        assert world.condition("Ready")["reason"] == "LeaderSilent"
+        world.elect()
+        await world.reconcile()
+        assert world.is_ready()
+    assert outages(world) == 2
+
+
+async def test_of_two_controllers_that_see_an_outage_one_tells_it(world: World) -> None:
+    await ready(world)
+    world.cluster.events.clear()
+    both = world.reconciler, world.restarted()
+    ends = []
+
+    async def look(one: Reconciler) -> None:
+        try:
+            await one.reconcile(NAMESPACE, NAME)
+            ends.append("told")
+        except Conflict:
+            ends.append("conflict")
+
+    for pause in (600, 60):
+        world.time.advance(pause)
+        ends.clear()
+        async with asyncio.TaskGroup() as group:
+            for one in both:
+                group.create_task(look(one))
+    assert sorted(ends) == ["conflict", "told"]
+    for _ in range(2):
+        await world.reconcile()
+    assert outages(world) == 1
+
+
+def outages(world: World) -> int:
+    """How often an Event told that nobody leads."""
+    told = [event["message"].partition(":")[0] for event in world.cluster.events]
+    return told.count("LeaderElected=False")
 
 
 async def test_an_event_that_cannot_be_recorded_fails_no_pass(world: World) -> None:

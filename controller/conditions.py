@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from controller import names
 from controller.api.fields import Part, SecretKeyRef
 from controller.api.spec import JournalMode, RedisMode, SubmissionMode
-from controller.desired import access
+from controller.desired import access, overlay
 from controller.observed import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from controller.api.spec import AggregatorSpec
     from controller.desired.known import Release
     from controller.observed import LeaseView, Observed, PodView, ReplicaView, SetView
     from controller.resource import Resource
@@ -336,14 +337,13 @@ def up_to_date(facts: Facts) -> Verdict:
     """What runs is what this release would run, and what we apply stays."""
     if facts.work.contested is not None:
         return Verdict("False", facts.work.contested.reason, facts.work.contested.message)
-    spec, observed = facts.resource.spec, facts.observed
-    managed = spec.redis.managed
+    observed, release, spec = facts.observed, facts.release, facts.resource.spec
     for asked, group, newest, field in (
-        (spec.image, observed.aggregator, facts.release.image, "spec.image"),
+        (asked_image(spec), observed.aggregator, release.image, "spec.image"),
         (
-            managed.image if managed is not None else None,
+            asked_redis_image(spec),
             observed.redis,
-            facts.release.redis_image,
+            release.redis_image,
             "spec.redis.managed.image",
         ),
     ):
@@ -354,6 +354,18 @@ def up_to_date(facts: Facts) -> Verdict:
                 f"{group.image} runs. To run {newest}, write it into {field}.",
             )
     return Verdict("True", "Current", "Nothing newer comes with the controller.")
+
+
+def asked_image(spec: AggregatorSpec) -> str | None:
+    """Return the image that is asked for, by template or otherwise; None: whichever runs."""
+    return overlay.image(spec.template, names.AGGREGATOR) or spec.image
+
+
+def asked_redis_image(spec: AggregatorSpec) -> str | None:
+    """Return the same of a managed Redis."""
+    if (managed := spec.redis.managed) is None:
+        return None
+    return overlay.image(managed.template, names.REDIS) or managed.image
 
 
 def reconciling(facts: Facts) -> Verdict:

@@ -35,8 +35,8 @@ class PodView:
     """Of what the user had set when it was made."""
     revision: str = ""
     """Of the set's template that it was made from."""
-    image: str = ""
-    """Of its main container, as asked for."""
+    resource_uid: str = ""
+    """Of the resource that it was made for; empty: it does not say."""
     node: str = ""
     """That it runs on; empty: none yet."""
     address: str = ""
@@ -78,6 +78,16 @@ class SetView:
     def serving(self) -> tuple[PodView, ...]:
         """Pods that are ready and not about to go."""
         return tuple(pod for pod in self.pods if pod.ready and not pod.terminating)
+
+    @property
+    def proven_image(self) -> str | None:
+        """Of the template, once all pods that are asked for serve with it.
+
+        None: they do not, or there are none, and it may be one that cannot run.
+        """
+        if not self.uid or not self.replicas or self.outdated:
+            return None
+        return self.image or None if len(self.serving) >= self.replicas else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

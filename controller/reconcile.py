@@ -194,15 +194,16 @@ class Reconciler:
             await application.prune(wanted, [*live.pods, *views.templates(application.live)])
 
     def _known(self, resource: Resource, live: Live) -> Known:
-        aggregator = views.template(live.objects, live.pods, resource.name)
-        server = views.template(live.objects, live.pods, names.redis(resource.name))
+        redis_name = names.redis(resource.name)
+        aggregator = views.template(live.objects, live.pods, resource.name, resource.uid)
+        server = views.template(live.objects, live.pods, redis_name, resource.uid)
         lease = live.objects.get((ports.LEASES.kind, resource.name))
         seen = Observed(lease=None if lease is None else views.lease_view(lease, 0.0))
         former = resource.status.get("redis") or {}
         return Known(
             release=self._release,
-            running_image=resource.status.get("image") or views.image(aggregator),
-            running_redis_image=former.get("image") or views.image(server),
+            running_image=resource.status.get("image") or _proven(self._set(live, resource.name)),
+            running_redis_image=former.get("image") or _proven(self._set(live, redis_name)),
             redis_addresses=tuple(views.redis_addresses(resource, live.objects)),
             restarted_at=views.restarted_at(aggregator),
             redis_restarted_at=views.restarted_at(server),
@@ -416,3 +417,8 @@ def _until_silent(lease: LeaseView, now: datetime) -> float:
 def _serves(group: SetView | None) -> bool:
     """Tell whether a set is there with all the pods that are asked for."""
     return group is not None and bool(group.uid) and len(group.serving) >= group.replicas
+
+
+def _proven(group: SetView | None) -> str | None:
+    """Return the image of a set that was rolled out, where the status does not tell any more."""
+    return None if group is None else group.proven_image

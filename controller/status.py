@@ -6,6 +6,7 @@ nothing is counted.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,14 @@ from controller.api.status import (
     RedisStatus,
     ResolvedNetwork,
 )
-from controller.conditions import Facts, Verdict, Work, leading_pod
+from controller.conditions import (
+    Facts,
+    Verdict,
+    Work,
+    asked_image,
+    asked_redis_image,
+    leading_pod,
+)
 from controller.desired import deployments
 from controller.observed import ReplicaView
 
@@ -36,6 +44,9 @@ FAILOVERS = 10
 
 _LONGEST_NAME = 253
 """Of a pod."""
+
+_LONGEST_IMAGE = 512
+"""That is recorded."""
 
 _OF_THE_MOMENT = frozenset({"replicas", "readyReplicas", "leader"})
 """Fields that are true of a pass that looked."""
@@ -72,7 +83,7 @@ def compute_status(
         release: What would run if nothing was asked for.
         now: Of changes that are seen for the first time.
     """
-    before = resource.status
+    before, observed = resource.status, _without_former(observed, resource.uid)
     facts = Facts(
         resource=resource,
         observed=observed,
@@ -94,8 +105,8 @@ def compute_status(
         ),
         leader=_leader(resource, observed, now),
         network=ResolvedNetwork(chain_id=deployment.chain_id, contracts=deployment.contracts),
-        redis=_redis(observed, before) if is_managed else None,
-        image=_image(group, before),
+        redis=_redis(resource, observed, work) if is_managed else None,
+        image=_image(group, asked_image(resource.spec), before, work),
         highest_term=highest_term(before, observed),
         failovers=_failovers(before, observed, now),
         conditions=_conditions(verdicts, resource.generation, before, now),
@@ -175,38 +186,52 @@ def _conditions(
     return tuple(told)
 
 
-def _redis(observed: Observed, before: Mapping[str, Any]) -> RedisStatus:
+def _without_former(observed: Observed, uid: str) -> Observed:
+    """Leave out what pods say that a deleted resource of the same name left behind."""
+    pods = () if observed.aggregator is None else observed.aggregator.pods
+    former = {pod.name for pod in pods if pod.resource_uid not in {"", uid}}
+    said = {pod: said for pod, said in observed.replicas.items() if pod not in former}
+    return replace(observed, replicas=said)
+
+
+def _redis(resource: Resource, observed: Observed, work: Work) -> RedisStatus:
     """Return the addresses; while a Service is missing the former, which it is to have again."""
-    former = before.get("redis") or {}
+    former = resource.status.get("redis") or {}
     return RedisStatus(
         addresses=observed.redis_addresses or tuple(former.get("addresses") or ()),
-        image=_image(observed.redis, former),
+        image=_image(observed.redis, asked_redis_image(resource.spec), former, work),
     )
 
 
 def _leader(resource: Resource, observed: Observed, now: datetime) -> Leader | None:
-    pod, lease = leading_pod(resource, observed), observed.lease
-    if not pod:
+    leader, lease = leading_pod(resource, observed), observed.lease
+    if not leader:
         return None
     former = resource.status.get("leader") or {}
     if lease is not None and lease.holder:
         term, acquired = lease.term, lease.acquired
     else:  # the only replica leads by itself; it alone knows its term
-        replica = observed.replicas.get(pod)
+        replica = observed.replicas.get(leader)
         said = None if replica is None else replica.number("role", "term")
         term, acquired = int(former.get("term") or 0) if said is None else said, ""
+    pod = leader[:_LONGEST_NAME]
     is_same = (former.get("pod"), former.get("term")) == (pod, term)
     since = acquired or (str(former["since"]) if is_same else _text(now))
     return Leader(pod=pod, term=term, since=since)
 
 
-def _image(group: SetView | None, before: Mapping[str, Any]) -> str:
-    """Return the image that all pods have; while they do not agree, the one before."""
-    pods = () if group is None else group.pods
-    images = {pod.image for pod in pods}
-    if len(images) == 1 and group is not None and not group.missing:
-        return images.pop()
-    return str(before.get("image") or "")
+def _image(group: SetView | None, asked: str | None, before: Mapping[str, Any], work: Work) -> str:
+    """Return the image that stays when none is asked for any more; empty: none was proven yet.
+
+    It is the one that was asked for, once everything was applied and all pods serve with it; what
+    a webhook made of it is not what to ask for next. Until then it is the one before.
+    """
+    former = str(before.get("image") or "")
+    proven = None if group is None else group.proven_image
+    if proven is None or work.stalled is not None or work.waiting is not None:
+        return former
+    image = asked or former or proven
+    return image if len(image) <= _LONGEST_IMAGE else former  # cut off it would be another one
 
 
 def _failovers(

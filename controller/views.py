@@ -51,7 +51,7 @@ def set_view(statefulset: Manifest, pods: Iterable[Manifest], now: datetime) -> 
         uid=metadata["uid"],
         replicas=spec.get("replicas", 1),
         settings_hash=annotations.get(names.SETTINGS_HASH, ""),
-        image=main_container(template["spec"]).get("image", ""),
+        image=main_image(template),
         restarted_at=annotations.get(names.RESTARTED_AT),
         pods=tuple(sorted(views, key=lambda view: view.ordinal)),
     )
@@ -91,7 +91,7 @@ def pod_view(pod: Manifest, set_name: str, now: datetime) -> PodView | None:
         terminating="deletionTimestamp" in metadata,
         settings_hash=(metadata.get("annotations") or {}).get(names.SETTINGS_HASH, ""),
         revision=(metadata.get("labels") or {}).get("controller-revision-hash", ""),
-        image=main_container(pod["spec"]).get("image", ""),
+        resource_uid=(metadata.get("labels") or {}).get(names.OWNER_UID, ""),
         node=pod["spec"].get("nodeName", ""),
         address=status.get("podIP", ""),
         trouble=trouble,
@@ -100,10 +100,14 @@ def pod_view(pod: Manifest, set_name: str, now: datetime) -> PodView | None:
     )
 
 
-def main_container(pod_spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a pod's main container: ours is rendered first, and stays so under any overlay."""
-    containers = pod_spec.get("containers") or [{}]
-    return containers[0]  # type: ignore[no-any-return]  # JSON
+def main_image(template: Mapping[str, Any]) -> str:
+    """Return the image of a set's main container; empty: it has none.
+
+    The container is called as the component is. Others may be put before it.
+    """
+    name = (template["metadata"].get("labels") or {}).get(names.COMPONENT)
+    containers = template["spec"]["containers"]
+    return next((each.get("image", "") for each in containers if each["name"] == name), "")
 
 
 def condition(status: Mapping[str, Any], of: str) -> Mapping[str, Any]:
@@ -230,13 +234,27 @@ def _number(value: object) -> int:
 
 
 def template(
-    objects: Mapping[tuple[str, str], Manifest], pods: Iterable[Manifest], name: str
+    objects: Mapping[tuple[str, str], Manifest], pods: Iterable[Manifest], name: str, uid: str
 ) -> Mapping[str, Any]:
-    """Return what pods of a set are made from; without the set, one of the pods it left."""
+    """Return what pods of a set are made from; without the set, one of the pods it left.
+
+    Args:
+        objects: That the resource controls.
+        pods: Those of a deleted resource of the same name may be among them, and say nothing of
+            what this one is to be. Nor do those that are about to go.
+        name: Of the set.
+        uid: Of the resource.
+    """
     found = objects.get((ports.STATEFUL_SETS.kind, name))
     if found is not None:
         return found["spec"]["template"]  # type: ignore[no-any-return]  # JSON
-    left = [pod for pod in pods if pod["metadata"]["name"].rpartition("-")[0] == name]
+    left = [
+        pod
+        for pod in pods
+        if pod["metadata"]["name"].rpartition("-")[0] == name
+        and "deletionTimestamp" not in pod["metadata"]
+        and (pod["metadata"].get("labels") or {}).get(names.OWNER_UID, uid) == uid
+    ]
     return max(left, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default={})
 
 
@@ -253,11 +271,6 @@ def restarted_at(template: Mapping[str, Any]) -> str | None:
     """Return when ``kubectl rollout restart`` was last asked for."""
     annotations = template.get("metadata", {}).get("annotations") or {}
     return annotations.get(names.RESTARTED_AT)
-
-
-def image(template: Mapping[str, Any]) -> str | None:
-    """Return the image of the main container."""
-    return main_container(template.get("spec") or {}).get("image")
 
 
 def account(replica: ReplicaView) -> str:

@@ -20,6 +20,8 @@ class FakeKubelet:
         self.cluster = cluster
         self.trouble: Callable[[Manifest], str] = lambda pod: ""
         """Says why a pod's container does not run; empty: it runs, and is ready."""
+        self.admit: Callable[[Manifest], Manifest] = lambda pod: pod
+        """What webhooks make of a pod that is to be created."""
         self.node: Callable[[int], str] = lambda ordinal: f"node-{ordinal}"
         self._addresses = 0
 
@@ -69,22 +71,20 @@ class FakeKubelet:
         }
         for claim in statefulset["spec"].get("volumeClaimTemplates", ()):
             self._claim(statefulset, claim, f"{claim['metadata']['name']}-{pod_name}")
-        self.cluster.put(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    "name": pod_name,
-                    "namespace": namespace,
-                    "labels": labels,
-                    "annotations": dict(template["metadata"].get("annotations", {})),
-                    "ownerReferences": [_reference(statefulset)],
-                },
-                "spec": {**deepcopy(template["spec"]), "nodeName": self.node(ordinal)},
-                "status": {"phase": "Pending"},
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": pod_name,
+                "namespace": namespace,
+                "labels": labels,
+                "annotations": dict(template["metadata"].get("annotations", {})),
+                "ownerReferences": [_reference(statefulset)],
             },
-            "kube-controller-manager",
-        )
+            "spec": {**deepcopy(template["spec"]), "nodeName": self.node(ordinal)},
+            "status": {"phase": "Pending"},
+        }
+        self.cluster.put(self.admit(pod), "kube-controller-manager")
 
     def _claim(self, statefulset: Manifest, template: Manifest, name: str) -> None:
         namespace = statefulset["metadata"]["namespace"]

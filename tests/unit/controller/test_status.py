@@ -33,8 +33,7 @@ def resource(
 
 
 def pods(of: str, count: int = 3, **about: Any) -> tuple[PodView, ...]:
-    image = "valkey:1" if of.endswith("redis") else "aggregator:1"
-    known: dict[str, Any] = {"ready": True, "settings_hash": "h", "image": image, "seconds": 1e6}
+    known: dict[str, Any] = {"ready": True, "settings_hash": "h", "seconds": 1e6}
     return tuple(
         PodView(name=f"{of}-{n}", uid=f"{of}{n}", ordinal=n, node=f"node-{n}", **(known | about))
         for n in range(count)
@@ -353,6 +352,62 @@ def test_a_newer_image_is_offered_where_none_was_asked_for() -> None:
     assert condition(asked, "UpToDate")[0] == "True"
 
 
+def test_no_newer_image_is_offered_where_a_template_asks_for_one() -> None:
+    newer = Release(image="aggregator:2", redis_image="valkey:2")
+    ours = {"spec": {"containers": [{"name": "aggregator", "image": "aggregator:1"}]}}
+    server = {"spec": {"containers": [{"name": "redis", "image": "valkey:1"}]}}
+    asked = resource({"template": ours, "redis": {"managed": {"template": server}}})
+    assert condition(compute_status(asked, CALM, Work(), newer, NOW), "UpToDate")[0] == "True"
+
+
+BEFORE = {"image": "aggregator:0", "redis": {"image": "valkey:0"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "work"),
+    [
+        ({"settings_hash": "other"}, Work()),
+        ({"members": pods("agg", 2)}, Work()),
+        ({"members": pods("agg", ready=False)}, Work()),
+        ({"members": (), "replicas": 0}, Work()),
+        ({"uid": ""}, Work()),
+        ({}, Work(stalled=Note("Refused", "The API server takes no such set."))),
+        ({}, Work(waiting=Note("CannotApply", "The API server is away."))),
+        ({"image": "x" * 513}, Work()),
+    ],
+    ids=["outdated", "missing", "unready", "suspended", "left", "refused", "away", "too long"],
+)
+def test_an_image_counts_as_rolled_out_once_all_pods_serve_with_it(
+    change: dict[str, Any], work: Work
+) -> None:
+    asked = change.get("image", "aggregator:1")
+    template = {"spec": {"containers": [{"name": "aggregator", "image": asked}]}}
+    of = resource({"template": template}, status=BEFORE)
+    observed = replace(CALM, aggregator=group(**change))
+    assert told(observed, work, of)["image"] == "aggregator:0"
+    whole = resource({"image": "aggregator:1"}, status=BEFORE)
+    assert told(of=whole)["image"] == "aggregator:1"
+
+
+def test_an_image_is_kept_as_it_was_asked_for_whatever_was_made_of_it() -> None:
+    spec = {"image": "aggregator:1", "redis": {"managed": {"image": "valkey:1"}}}
+    rewritten = replace(
+        CALM,
+        aggregator=group(image="mirror/aggregator:1"),
+        redis=group("agg-redis", image="mirror/valkey:1"),
+    )
+    status = told(rewritten, of=resource(spec, status=BEFORE))
+    assert (status["image"], status["redis"]["image"]) == ("aggregator:1", "valkey:1")
+    later = told(rewritten, of=resource(status=status))
+    assert (later["image"], later["redis"]["image"]) == ("aggregator:1", "valkey:1")
+
+
+def test_a_holder_of_any_length_is_told() -> None:
+    long = "x" * 300
+    status = told(replace(CALM, lease=replace(LEASE, holder=f"{long}.boot", pod=long)))
+    assert status["leader"]["pod"] == long[:253]
+
+
 def failover(term: int, over: str, **about: Any) -> dict[str, Any]:
     times = {
         "detect_ms": 1,
@@ -397,6 +452,16 @@ def test_failovers_outlive_the_pods_that_recorded_them_and_are_few() -> None:
     assert later["failovers"][1] == first["failovers"][0]
     many = told(changes(agg_1=[failover(term, "x.y") for term in range(2, 40)]))
     assert [each["term"] for each in many["failovers"]] == list(range(39, 29, -1))
+
+
+def test_pods_that_a_former_resource_of_the_name_left_tell_nothing_of_this_one() -> None:
+    observed = changes(agg_1=[failover(9, "agg-0.ab")])
+    left = pods("agg", resource_uid="another")
+    status = told(replace(observed, aggregator=group(uid="", members=left)))
+    assert status["failovers"] == []
+    own = pods("agg", resource_uid="uid")
+    status = told(replace(observed, aggregator=group(uid="", members=own)))
+    assert [each["term"] for each in status["failovers"]] == [9]
 
 
 def test_a_failover_without_a_time_has_that_of_when_it_was_heard_of() -> None:

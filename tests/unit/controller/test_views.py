@@ -47,7 +47,7 @@ def test_a_ready_pod() -> None:
     seen = views.pod_view(pod(podIP="10.0.0.1", conditions=[ready]), "agg", NOW)
     assert seen is not None
     assert (seen.ready, seen.terminating, seen.ordinal, seen.seconds) == (True, False, 0, 30.0)
-    assert (seen.settings_hash, seen.revision, seen.image) == ("abc", "agg-1", IMAGE)
+    assert (seen.settings_hash, seen.revision, seen.resource_uid) == ("abc", "agg-1", "")
     assert (seen.node, seen.address, seen.trouble) == ("node-1", "10.0.0.1", "")
 
 
@@ -216,8 +216,16 @@ def test_a_set_takes_its_pods_and_those_that_lost_their_owner() -> None:
     theirs = {"ownerReferences": [{"uid": "other", "controller": True}]}
     ours = {"ownerReferences": [{"uid": "set", "controller": True}]}
     template = {
-        "metadata": {"annotations": {names.SETTINGS_HASH: "abc", names.RESTARTED_AT: "then"}},
-        "spec": {"containers": [{"name": "aggregator", "image": IMAGE}]},
+        "metadata": {
+            "labels": {names.COMPONENT: names.AGGREGATOR},
+            "annotations": {names.SETTINGS_HASH: "abc", names.RESTARTED_AT: "then"},
+        },
+        "spec": {
+            "containers": [
+                {"name": "proxy", "image": "proxy:9"},
+                {"name": "aggregator", "image": IMAGE},
+            ]
+        },
     }
     manifest = {
         "metadata": {"name": "agg", "uid": "set"},
@@ -228,6 +236,17 @@ def test_a_set_takes_its_pods_and_those_that_lost_their_owner() -> None:
     assert [each.name for each in seen.pods] == ["agg-0", "agg-1"]
     assert (seen.replicas, seen.settings_hash, seen.restarted_at) == (2, "abc", "then")
     assert (seen.image, seen.missing, seen.outdated) == (IMAGE, (), ())
+
+
+def test_without_its_set_a_pod_tells_what_it_was_made_from_unless_it_goes_or_is_anothers() -> None:
+    def left(name: str, **metadata: Any) -> Manifest:
+        return pod(name, about={"annotations": {names.RESTARTED_AT: name}} | metadata)
+
+    of_this, of_another = ({"labels": {names.OWNER_UID: uid}} for uid in ("this", "another"))
+    going = left("agg-1", deletionTimestamp="2026-03-01T11:59:59Z", **of_this)
+    gone, old = [going, left("agg-2", **of_another), left("agg-redis-0")], left("agg-0", **of_this)
+    assert views.restarted_at(views.template({}, [*gone, old], "agg", "this")) == "agg-0"
+    assert views.restarted_at(views.template({}, gone, "agg", "this")) is None
 
 
 @pytest.mark.parametrize(

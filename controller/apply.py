@@ -100,11 +100,16 @@ class Application:
         self.live[_name(manifest)] = made
         return made
 
-    async def create_unseen(self, manifest: Manifest) -> bool:
-        """Create an object that must not be read, if there is none; tell whether there was none."""
+    async def create_unseen(self, manifest: Manifest) -> None:
+        """Create an object that must not be read, if there is none."""
         with _explained(manifest), suppress(Conflict):
             await self.cluster.create(manifest)
             self.wrote += 1
+
+    async def is_missing(self, manifest: Manifest) -> bool:
+        """Tell whether there is no object of that name, of those that must not be read."""
+        with _explained(manifest), suppress(Conflict):
+            await self.cluster.create(manifest, dry_run=True)
             return True
         return False
 

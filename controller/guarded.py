@@ -41,7 +41,9 @@ class GuardedCluster:
     ) -> Sequence[Manifest]:
         return await self._cluster.list(kind, namespace, labels)
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        if dry_run:  # it writes nothing, whoever leads
+            return await self._cluster.create(manifest, dry_run=True)
         self._require()
         created = await self._cluster.create(manifest)
         self._wrote(kind_of(manifest).kind, "create")

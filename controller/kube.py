@@ -102,9 +102,9 @@ class KubeCluster:
                 logger.debug("a list was too slow to be one", extra={"kind": kind.kind})
         return await self._list(kind, namespace, labels, None)
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         kind, metadata = kind_of(manifest), manifest["metadata"]
-        query = {"fieldManager": names.MANAGER}
+        query = {"fieldManager": names.MANAGER} | ({"dryRun": "All"} if dry_run else {})
         return await self._call("POST", _path(kind, metadata["namespace"]), query, manifest)
 
     async def apply(

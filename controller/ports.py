@@ -79,8 +79,8 @@ class Cluster(Protocol):
     ) -> Sequence[Manifest]:
         """Return all objects with these labels, whole or not at all; None: of all namespaces."""
 
-    async def create(self, manifest: Manifest) -> Manifest:
-        """Create the object.
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Create the object; with ``dry_run`` tell only whether that would do, and change nothing.
 
         Raises:
             Conflict: One of that name exists.

@@ -215,7 +215,8 @@ class Reconciler:
 
         The controller must not read Secrets, so it tries where one may be missing: the group is
         new, or a pod does not get ready. Servers that run know the passwords of a Secret that is
-        gone; the new ones are for a new group, which the journals fill.
+        gone, and learn no others; new ones are for a new group, which the journals fill. So the
+        set goes first, and is what tells that it has to, wherever a pass ends.
 
         Raises:
             NotYet: The Secret was lost, and the group is made anew.
@@ -226,9 +227,10 @@ class Reconciler:
         group = self._set(live, name)
         if all(_serves(each) for each in (group, self._set(live, resource.name))):
             return
-        passwords = redis.new_passwords(self._token)
-        is_new = await application.create_unseen(redis.redis_secret(resource, passwords))
-        if is_new and (ports.STATEFUL_SETS.kind, name) in application.live:
+        secret = redis.redis_secret(resource, redis.new_passwords(self._token))
+        if (ports.STATEFUL_SETS.kind, name) not in application.live:
+            await application.create_unseen(secret)
+        elif await application.is_missing(secret):
             await application.remove(ports.STATEFUL_SETS, name)
             logger.warning(
                 "the Secret with the passwords of a managed Redis was lost; its pods are made anew "

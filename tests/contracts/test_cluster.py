@@ -138,6 +138,19 @@ async def test_creating_what_exists_is_a_conflict(case: Case) -> None:
     assert (await read(case, CONFIG_MAPS, "one"))["data"] == {"a": "1"}
 
 
+async def test_a_dry_run_of_a_creation_creates_nothing(case: Case) -> None:
+    for _ in range(2):
+        await case.cluster.create(a_map(case, a="1"), dry_run=True)
+    assert await case.cluster.get(CONFIG_MAPS, case.namespace, "one") is None
+
+
+async def test_a_dry_run_of_creating_what_exists_is_a_conflict(case: Case) -> None:
+    created = await case.cluster.create(a_map(case, a="1"))
+    with pytest.raises(Conflict):
+        await case.cluster.create(a_map(case, a="2"), dry_run=True)
+    assert version(await read(case, CONFIG_MAPS, "one")) == version(created)
+
+
 async def test_an_apply_creates_and_changes(case: Case) -> None:
     first = await case.cluster.apply(a_map(case, a="1"))
     second = await case.cluster.apply(a_map(case, a="2"))

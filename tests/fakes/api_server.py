@@ -366,7 +366,8 @@ class FakeApiServer:
                 await self.cluster.record(manifest)
                 return manifest
             case "POST":
-                return await self.cluster.create(manifest)
+                dry_run = request.query.get("dryRun") == "All"
+                return await self.cluster.create(manifest, dry_run=dry_run)
             case "PUT":
                 return self.cluster.replace(manifest)
             case _ if "apply" in request.content_type:

@@ -111,12 +111,14 @@ class FakeCluster:
         await self._reached("list")
         return self.all(kind, namespace, labels)
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         await self._reached("create")
         key = _key(manifest)
         if key in self.stored:
             raise Conflict(f"{key[0]} {key[2]} exists already")
         self._admit(manifest)
+        if dry_run:
+            return deepcopy(manifest)
         self._put(key, manifest, (names.MANAGER, "Update"))
         return self._wrote("create", key, changed=True)
 

@@ -30,9 +30,9 @@ class RecordingCluster:
         self._use(kind, "list")
         return await self.cluster.list(kind, namespace, labels)
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         self._use(kind_of(manifest), "create")
-        return await self.cluster.create(manifest)
+        return await self.cluster.create(manifest, dry_run=dry_run)
 
     async def apply(
         self, manifest: Manifest, *, subresource: Literal["status"] | None = None

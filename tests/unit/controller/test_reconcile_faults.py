@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from controller import ports
 from controller.errors import ClusterAway, Conflict
+from controller.ports import Manifest
 from tests.fakes.cluster import Killed
 from tests.unit.controller.stories import NAME, NAMESPACE, World, owned, ready
 
@@ -54,6 +57,68 @@ async def test_a_roll_that_ends_anywhere_is_finished_by_the_next() -> None:
             assert len(world.pods()) == 3
         cut += 1
     assert cut > 5
+
+
+async def test_passwords_that_were_lost_are_made_anew_wherever_a_pass_ends() -> None:
+    cut = 0
+    while True:
+        world = await without_passwords()
+        world.cluster.kill_after = cut
+        try:
+            for _ in range(8):
+                await world.turn()
+            break
+        except Killed:
+            world.cluster.kill_after = None
+            world.restarted()
+            await known_passwords(world)
+        cut += 1
+    assert cut > 4
+
+
+@pytest.mark.parametrize("verb", ["create", "delete"])
+async def test_passwords_that_were_lost_are_made_anew_whatever_request_fails(verb: str) -> None:
+    world = await without_passwords()
+    world.cluster.fail(1, ClusterAway("500"), verb)
+    for _ in range(3):
+        await eventually(world.turn())
+    await known_passwords(world)
+
+
+async def without_passwords() -> World:
+    """A group whose Secret is gone, and one of its replicas with it."""
+    world = await ready(World())
+    world.cluster.remove(ports.SECRETS, NAMESPACE, "agg-redis")
+    former = world.uids()["agg-0"]
+    world.kubelet.trouble = lambda pod: (
+        "ContainerCreating" if pod["metadata"]["uid"] == former else ""
+    )
+    world.time.advance(60)
+    world.kubelet.settle()
+    return world
+
+
+async def known_passwords(world: World) -> None:
+    """Check that the servers come to begin with the passwords that there are."""
+    for _ in range(8):
+        await world.turn()
+    world.kubelet.trouble = lambda pod: ""
+    await world.settle(turns=120)
+    secret = world.cluster.read(ports.SECRETS, NAMESPACE, "agg-redis")
+    assert secret is not None
+    assert world.is_ready()
+    assert len(world.redis_pods()) == 3
+    assert all(made(pod) > made(secret) for pod in world.redis_pods())
+
+
+def made(manifest: Manifest) -> int:
+    """When an object was made, in the order of all."""
+    return int(manifest["metadata"]["uid"].removeprefix("uid-"))
+
+
+async def eventually(call: Awaitable[object]) -> None:
+    with suppress(ClusterAway):
+        await call
 
 
 async def test_two_controllers_at_once_come_to_the_same(world: World) -> None:

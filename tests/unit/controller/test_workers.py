@@ -367,6 +367,14 @@ async def test_who_does_not_lead_reads_and_writes_nothing() -> None:
     assert await guard.cluster.get(PODS, "test", "none") is None
 
 
+async def test_a_dry_run_is_no_write() -> None:
+    guard = Guard()
+    guard.leads = False
+    await guard.cluster.create(a_map(), dry_run=True)
+    assert guard.wrote == []
+    assert guard.fake.writes == []
+
+
 async def test_what_failed_is_not_counted() -> None:
     guard = Guard()
     guard.fake.fail(1, Conflict("409"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from controller import compare, names, ports
 from controller.errors import Conflict, Gone, Refused
 from controller.observed import Note
-from controller.volumes import claims_to_grow, settled_set
+from controller.volumes import claims_to_grow, is_bound, settled_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,7 +57,8 @@ class Application:
     wrote: int = 0
     """Requests that may have changed something."""
     contested: list[Note] = field(default_factory=list)
-    """Fields that another manager keeps changing back."""
+    """What is let be for now: fields that another manager keeps changing back, and volumes that
+    cannot grow yet."""
 
     async def ensure(self, manifest: Manifest) -> Manifest:
         """Have one object be as desired; return it.
@@ -72,7 +73,10 @@ class Application:
         if live is None:
             return await self._apply(manifest)
         if manifest["kind"] == ports.STATEFUL_SETS.kind:
-            manifest = await self._with_settled_volumes(manifest, live)
+            return await self._ensure_set(manifest, live)
+        return await self._mend(manifest, live)
+
+    async def _mend(self, manifest: Manifest, live: Manifest) -> Manifest:
         wrong = compare.differences(manifest, live)
         if not wrong:
             return live
@@ -113,17 +117,18 @@ class Application:
             return True
         return False
 
-    async def remove(self, kind: Kind, name: str) -> None:
-        """Delete one of the resource's objects, and what it controls.
+    async def remove(self, kind: Kind, name: str, *, orphan: bool = False) -> None:
+        """Delete one of the resource's objects; ``orphan`` leaves what it controls.
 
         Raises:
             Conflict: It is another one by now.
         """
-        live = self.live.pop((kind.kind, name))
+        live = self.live[kind.kind, name]
         self.wrote += 1
         with _explained(live):
             uid = live["metadata"]["uid"]
-            await self.cluster.delete(kind, self.resource.namespace, name, uid=uid)
+            await self.cluster.delete(kind, self.resource.namespace, name, uid=uid, orphan=orphan)
+        del self.live[kind.kind, name]
 
     async def restore(self, service: Manifest, address: str) -> None:
         """Create a Service that is missing with the address it had.
@@ -216,25 +221,35 @@ class Application:
         self.live[_name(manifest)] = applied
         return applied
 
-    async def _with_settled_volumes(self, manifest: Manifest, live: Manifest) -> Manifest:
-        """Grow claims that are too small, then have the set made again with the new size.
+    async def _ensure_set(self, manifest: Manifest, live: Manifest) -> Manifest:
+        """Have a set be as desired; where claims are too small, grow them and make it again.
 
-        Returns:
-            The set to apply; what cannot be changed of its claims is as it is.
+        All else of the set comes first, so that its pods can be suspended or mended whatever
+        becomes of the volumes. What cannot be changed of its claims stays as it is.
 
         Raises:
             NotYet: The set is being made again.
             OnlyAPerson: A claim cannot grow.
         """
         settled, grows = settled_set(manifest, live)
-        if not grows:
-            return settled
+        live = await self._mend(settled, live)
+        if not grows or not await self._grow_claims(manifest):
+            return live
+        await self.remove(ports.STATEFUL_SETS, live["metadata"]["name"], orphan=True)
+        raise NotYet(Note("VolumesGrowing", "The set is made again with the new size of volumes."))
+
+    async def _grow_claims(self, manifest: Manifest) -> bool:
+        """Grow a set's claims that are too small; tell whether all are large enough then.
+
+        Raises:
+            OnlyAPerson: A claim cannot grow.
+        """
         claims = await self.cluster.list(
             ports.VOLUME_CLAIMS,
             self.resource.namespace,
             names.selector(self.resource.name, names.AGGREGATOR),
         )
-        for claim in claims_to_grow(settled, claims):
+        for claim in claims_to_grow(manifest, [one for one in claims if is_bound(one)]):
             self.wrote += 1
             try:
                 await self.cluster.patch(claim)
@@ -248,17 +263,14 @@ class Application:
                         " Set spec.journal.size to what it was, or use a storage class that can.",
                     )
                 ) from refused
-        self.wrote += 1
-        with _explained(manifest):
-            await self.cluster.delete(
-                ports.STATEFUL_SETS,
-                self.resource.namespace,
-                live["metadata"]["name"],
-                uid=live["metadata"]["uid"],
-                orphan=True,
+        unbound = claims_to_grow(manifest, [one for one in claims if not is_bound(one)])
+        if waiting := sorted(claim["metadata"]["name"] for claim in unbound):
+            why = (
+                f"PersistentVolumeClaim {', '.join(waiting)} has no volume yet, and grows once it"
+                " has. If no pod is to use it, delete it: nothing is in it."
             )
-        self.live.pop(_name(manifest), None)
-        raise NotYet(Note("VolumesGrowing", "The set is made again with the new size of volumes."))
+            self.contested.append(Note("VolumeNotBound", why))
+        return not waiting
 
 
 _REFERENCES = frozenset({"configMap", "configMapRef", "configMapKeyRef"})

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def settled_set(desired: Manifest, live: Manifest) -> tuple[Manifest, bool]:
     """Return the set as it can be applied, and whether its volumes are to grow.
 
-    Where they are, it cannot be applied before the one there is has been deleted. Volumes never
-    shrink, and a set keeps the claims it was made with.
+    A set keeps the claims it was made with until it is made again, for larger ones; volumes never
+    shrink.
     """
     asked, given = _templates(desired), _templates(live)
-    if asked.keys() == given.keys():
-        if any(_is_more(_size(asked[name]), _size(given[name])) for name in asked):
-            return desired, True
-        if not any(_is_more(_size(given[name]), _size(asked[name])) for name in asked):
-            return desired, False
+    is_same = asked.keys() == given.keys()
+    grows = is_same and any(_is_more(_size(asked[name]), _size(given[name])) for name in asked)
+    shrinks = is_same and any(_is_more(_size(given[name]), _size(asked[name])) for name in asked)
+    if is_same and not grows and not shrinks:
+        return desired, False
     kept = deepcopy(desired)
     kept["spec"].pop("volumeClaimTemplates", None)
     if given:
@@ -39,7 +39,12 @@ def settled_set(desired: Manifest, live: Manifest) -> tuple[Manifest, bool]:
             }
             for name, template in given.items()
         ]
-    return kept, False
+    return kept, grows
+
+
+def is_bound(claim: Manifest) -> bool:
+    """Tell whether a claim has a volume; the API server lets no other one grow."""
+    return (claim.get("status") or {}).get("phase") == "Bound"
 
 
 def claims_to_grow(statefulset: Manifest, claims: Sequence[Manifest]) -> Iterable[Manifest]:

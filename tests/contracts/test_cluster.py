@@ -12,7 +12,16 @@ from controller import names, ports
 from controller.errors import Conflict, Gone, Refused
 from controller.kube import KubeCluster
 from controller.kubeconfig import api_server
-from controller.ports import CONFIG_MAPS, DISRUPTION_BUDGETS, PODS, Cluster, Kind, Manifest
+from controller.ports import (
+    CONFIG_MAPS,
+    DISRUPTION_BUDGETS,
+    PODS,
+    VOLUME_CLAIMS,
+    Cluster,
+    Kind,
+    Manifest,
+)
+from controller.volumes import is_bound
 from tests.fakes.cluster import FakeCluster
 from tests.kubernetes import Admin, an_aggregator, kubeconfig, path_of
 from tests.waiting import until
@@ -101,6 +110,19 @@ def a_pod(case: Case, name: str = "pod") -> Manifest:
         "spec": {
             "automountServiceAccountToken": False,
             "containers": [{"name": "main", "image": "none.invalid/none:1"}],
+        },
+    }
+
+
+def a_claim(case: Case, size: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "claim", "namespace": case.namespace},
+        "spec": {
+            "storageClassName": "none",
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
         },
     }
 
@@ -219,6 +241,18 @@ async def test_what_is_not_allowed_is_refused(case: Case) -> None:
         await case.cluster.apply(a_map(case, a="2") | {"immutable": True})
     assert refused.value.status == 422
     assert "immutable" in str(refused.value)
+
+
+async def test_a_claim_without_a_volume_does_not_grow(case: Case) -> None:
+    claim = a_claim(case, "1Gi")
+    await case.put(claim)
+    with pytest.raises(Refused) as refused:
+        await case.cluster.patch(a_claim(case, "2Gi"))
+    assert refused.value.status == 422
+    assert "for bound claims" in str(refused.value)
+    found = await read(case, VOLUME_CLAIMS, "claim")
+    assert found["spec"]["resources"] == claim["spec"]["resources"]
+    assert not is_bound(found)
 
 
 async def test_status_is_applied_apart_from_the_rest(case: Case) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from controller import names, ports
 from controller.errors import ClusterError, Conflict, Gone, Refused
 from controller.ports import Kind, Manifest
+from controller.volumes import is_bound
 from tests.fakes import fieldsets
 from tests.fakes.fieldsets import Path
 
@@ -151,6 +152,9 @@ class FakeCluster:
             raise Gone(f"{key[0]} {key[2]} not found")
         self._is_that_one(key, manifest["metadata"])
         before = deepcopy(self.stored[key].manifest)
+        after = deepcopy(before)
+        _merge_patch(after, {name: manifest[name] for name in manifest.keys() - {"metadata"}})
+        self._admit(after, before)
         self._edit(key, manifest, names.MANAGER)
         return self._wrote("patch", key, changed=self.stored[key].manifest != before)
 
@@ -301,6 +305,8 @@ class FakeCluster:
         made = deepcopy(manifest)
         if key[0] != "Pod":
             made.pop("status", None)
+        if key[0] == "PersistentVolumeClaim":
+            made["status"] = {"phase": "Pending"}
         self._uids += 1
         made["metadata"] = {
             **made["metadata"],
@@ -522,4 +528,6 @@ def _forbidden(after: Manifest, before: Manifest) -> str | None:
         return "updates to statefulset spec for other fields are forbidden"
     if after["kind"] == "Service" and "clusterIP" in changed:
         return "spec.clusterIP: field is immutable"
+    if after["kind"] == "PersistentVolumeClaim" and changed and not is_bound(before):
+        return "spec is immutable after creation except resources.requests for bound claims"
     return None

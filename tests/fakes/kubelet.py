@@ -10,6 +10,7 @@ from typing import Any
 
 from controller import ports
 from controller.ports import Manifest
+from controller.volumes import is_bound
 from tests.fakes.cluster import FakeCluster, Stored, _owners
 
 
@@ -23,6 +24,8 @@ class FakeKubelet:
         self.admit: Callable[[Manifest], Manifest] = lambda pod: pod
         """What webhooks make of a pod that is to be created."""
         self.node: Callable[[int], str] = lambda ordinal: f"node-{ordinal}"
+        self.unbound: set[str] = set()
+        """Claims that find no volume."""
         self._addresses = 0
 
     def step(self) -> None:
@@ -32,6 +35,8 @@ class FakeKubelet:
                 self._forget(pod)
         for statefulset in self.cluster.peek(ports.STATEFUL_SETS):
             self._scale(statefulset)
+        for claim in self.cluster.peek(ports.VOLUME_CLAIMS):
+            self._bind(claim)
         for pod in self.cluster.peek(ports.PODS):
             self._run(pod)
 
@@ -102,6 +107,10 @@ class FakeKubelet:
                 },
                 "kube-controller-manager",
             )
+
+    def _bind(self, claim: Manifest) -> None:
+        if claim["metadata"]["name"] not in self.unbound and not is_bound(claim):
+            self.cluster.edit({**claim, "status": {"phase": "Bound"}}, "kube-controller-manager")
 
     def _run(self, pod: Manifest) -> None:
         if "deletionTimestamp" in pod["metadata"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -328,6 +329,84 @@ async def test_a_volume_that_cannot_grow_is_told_and_the_set_stays(world: World)
     world.change({"journal": {"size": "1Gi"}})
     await world.settle()
     assert world.is_ready()
+
+
+async def test_a_claim_without_a_volume_grows_once_it_has_one(world: World) -> None:
+    world.kubelet.unbound = {"journal-agg-2"}
+    world.kubelet.trouble = unbound(world)
+    world.create()
+    for _ in range(5):
+        await world.turn()
+    world.change({"journal": {"size": "2Gi"}})
+    for _ in range(5):
+        await world.turn()
+    assert world.condition("Stalled")["status"] == "False"
+    told = world.condition("UpToDate")
+    assert (told["status"], told["reason"]) == ("False", "VolumeNotBound")
+    assert "journal-agg-2 has no volume" in told["message"]
+    assert sizes(world) == ["2Gi", "2Gi", "1Gi"]
+    world.kubelet.unbound = set()
+    await world.settle()
+    assert sizes(world) == ["2Gi"] * 3
+    assert world.is_ready()
+    assert world.condition("UpToDate")["status"] == "True"
+
+
+async def test_what_keeps_a_claim_without_a_volume_can_be_mended_as_it_is_to_grow(
+    world: World,
+) -> None:
+    world.kubelet.unbound = {"journal-agg-2"}
+    world.kubelet.trouble = unbound(world)
+    world.create({"template": {"spec": {"nodeSelector": {"disk": "none"}}}})
+    for _ in range(5):
+        await world.turn()
+    pods = world.uids()
+    template = {"spec": {"nodeSelector": {"disk": "any"}}}
+    world.change({"journal": {"size": "2Gi"}, "template": template})
+    await world.turn()
+    assert world.uids()["agg-2"] != pods["agg-2"]
+    world.kubelet.unbound = set()
+    await world.settle(turns=120)
+    assert sizes(world) == ["2Gi"] * 3
+    assert world.is_ready()
+
+
+async def test_pods_go_on_suspension_also_where_volumes_cannot_grow(world: World) -> None:
+    await ready(world)
+    world.change({"journal": {"size": "2Gi"}, "suspend": True})
+    for _ in range(8):
+        no = Refused("only dynamically provisioned pvc can be resized", 403)
+        world.cluster.fail(1, no, "patch")
+        await world.turn()
+    assert world.condition("Stalled")["reason"] == "VolumeCannotGrow"
+    assert world.pods() == []
+    assert world.redis_pods() == []
+
+
+async def test_pods_go_on_suspension_also_where_claims_have_no_volume(world: World) -> None:
+    world.kubelet.unbound = {f"journal-agg-{ordinal}" for ordinal in range(3)}
+    world.kubelet.trouble = unbound(world)
+    world.create()
+    for _ in range(5):
+        await world.turn()
+    world.change({"journal": {"size": "2Gi"}, "suspend": True})
+    await world.settle()
+    assert world.condition("Ready")["reason"] == "Suspended"
+    assert world.condition("UpToDate")["reason"] == "VolumeNotBound"
+    assert world.pods() == []
+    assert world.redis_pods() == []
+
+
+def unbound(world: World) -> Callable[[Manifest], str]:
+    """Trouble of pods whose claims have no volume."""
+    return lambda pod: (
+        "Unschedulable" if f"journal-{pod['metadata']['name']}" in world.kubelet.unbound else ""
+    )
+
+
+def sizes(world: World) -> list[str]:
+    claims = world.cluster.all(ports.VOLUME_CLAIMS, NAMESPACE)
+    return [claim["spec"]["resources"]["requests"]["storage"] for claim in claims]
 
 
 async def test_a_lease_that_goes_while_it_is_to_be_handed_over_ends_no_roll(world: World) -> None:

@@ -31,12 +31,12 @@ def claim(name: str, size: str) -> Manifest:
     [
         ("1Gi", "1Gi", False, "1Gi"),
         ("1024Mi", "1Gi", False, "1024Mi"),
-        ("2Gi", "1Gi", True, "2Gi"),
+        ("2Gi", "1Gi", True, "1Gi"),
         ("1Gi", "2Gi", False, "2Gi"),
         (None, "1Gi", False, "1Gi"),
     ],
 )
-def test_volumes_grow_and_never_shrink(
+def test_a_set_keeps_its_claims_until_it_is_made_again(
     asked: str | None, given: str, grows: bool, applied: str
 ) -> None:
     settled, found = settled_set(a_set(asked), a_set(given))

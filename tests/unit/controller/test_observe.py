@@ -36,6 +36,48 @@ async def a_replica(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> AsyncIte
         await runner.cleanup()
 
 
+class Street:
+    """One that takes connections, and replicas who ask there, by a clock that is moved by hand."""
+
+    def __init__(self, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.connections = 0
+        self.replicas = HttpReplicas(session, lambda: self.now)
+        self._monkeypatch = monkeypatch
+        self.says(b"")
+
+    def says(self, answer: bytes) -> None:
+        """Answer everybody so from now on; empty: nobody, who are not to wait long for it."""
+        self._answer = answer
+        self._monkeypatch.setattr(observe, "ASK_SECONDS", 30.0 if answer else 0.2)
+        self._monkeypatch.setattr(observe, "AGAIN_SECONDS", 30.0 if answer else 0.2)
+
+    async def heard(self) -> bool:
+        try:
+            await self.replicas.status("127.0.0.1")
+        except Unreachable:
+            return False
+        return True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self._answer:
+            writer.write(self._answer)
+            writer.write_eof()
+        await reader.read()  # until whoever asks has gone
+        writer.close()
+
+
+@pytest.fixture
+async def street(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Street]:
+    async with aiohttp.ClientSession() as session:
+        one = Street(session, monkeypatch)
+        async with await asyncio.start_server(one._serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            monkeypatch.setattr("controller.names.TELEMETRY_PORT", port)
+            yield one
+
+
 @pytest.fixture
 def recursion() -> Iterator[None]:
     """The interpreter's own limit: libraries that only the daemon has raise it."""
@@ -107,6 +149,70 @@ async def test_who_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyP
         with pytest.raises(Unreachable, match=r"no answer within 0\.05 s"):
             await replicas.status("127.0.0.1")
     assert asked.is_set()
+
+
+async def test_who_is_silent_twice_is_left_alone_for_a_minute(street: Street) -> None:
+    for _ in range(5):
+        assert not await street.heard()
+    assert street.connections == 2
+    street.now += 59.9
+    assert not await street.heard()
+    assert street.connections == 2
+    street.now += 0.1
+    for _ in range(2):
+        assert not await street.heard()
+    assert street.connections == 3
+
+
+async def test_who_was_left_alone_is_heard_as_soon_as_it_is_asked_again(street: Street) -> None:
+    for _ in range(2):
+        assert not await street.heard()
+    street.says(b"HTTP/1.0 200 OK\r\n\r\n{}")
+    assert not await street.heard()
+    street.now += 60
+    for _ in range(3):
+        assert await street.heard()
+    street.says(b"")
+    for _ in range(2):
+        assert not await street.heard()
+    assert street.connections == 7
+
+
+async def test_who_was_left_alone_is_not_waited_for_as_long_as_others(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        assert not await street.heard()
+    street.now += 60
+    monkeypatch.setattr(observe, "AGAIN_SECONDS", 0.01)
+    with pytest.raises(Unreachable, match=r"no answer within 0\.01 s"):
+        await street.replicas.status("127.0.0.1")
+
+
+async def test_who_refuses_at_once_is_asked_each_time(street: Street) -> None:
+    street.says(b"HTTP/1.0 503 Not now\r\n\r\n")
+    for _ in range(3):
+        assert not await street.heard()
+    street.says(b"")
+    assert not await street.heard()
+    street.says(b"HTTP/1.0 503 Not now\r\n\r\n")
+    assert not await street.heard()
+    street.says(b"")
+    for _ in range(3):
+        assert not await street.heard()
+    assert street.connections == 7
+
+
+async def test_an_address_that_nobody_asks_about_is_forgotten(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        assert not await street.heard()
+    street.now += observe.FORGET_SECONDS
+    monkeypatch.setattr(observe, "ASK_SECONDS", 0.0)
+    with pytest.raises(Unreachable):
+        await street.replicas.status("127.0.0.2")
+    assert list(street.replicas._silences) == ["127.0.0.2"]
 
 
 async def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ def _controller(kubeconfig: Path | None) -> list[Bench]:
         ),
         Bench(
             name="controller-repair",
-            title="An object that is deleted by hand, until there is another",
+            title="An object that is deleted by hand, or changed, until it is as it was",
             about="of each kind in turn, at the API server of KUBECONFIG; 1 s a run",
             series=partial(reconcile.repaired, config=config),
             main="repaired ms",
@@ -194,7 +194,7 @@ def _controller(kubeconfig: Path | None) -> list[Bench]:
         ),
         Bench(
             name="controller-many",
-            title=f"A controller that starts, {reconcile.MANY} resources",
+            title=f"A controller that starts, {reconcile.MANY} resources changed meanwhile",
             about="at the API server of KUBECONFIG; 90 s a run",
             series=_each(partial(reconcile.many, config)),
             lacks=lacks,

@@ -8,10 +8,10 @@ deleted with it; the CustomResourceDefinition stays.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import secrets
 import sys
+import tempfile
 import time
 from collections import Counter
 from contextlib import aclosing, asynccontextmanager
@@ -24,8 +24,9 @@ import yaml
 
 from controller import kubeconfig, names
 from controller.kube import KubeCluster
-from controller.ports import AGGREGATORS, OWNED, STATEFUL_SETS, Kind
+from controller.ports import AGGREGATORS, LEASES, OWNED, STATEFUL_SETS, Kind
 from controller.preview import PLACES, objects
+from devnet.process import Process
 from devnet.replicas import free_port
 
 if TYPE_CHECKING:
@@ -57,34 +58,43 @@ async def created(runs: int, config: Path) -> AsyncIterator[Figures]:
 
 
 async def repaired(runs: int, config: Path) -> AsyncIterator[Figures]:
-    """From the deletion of one of its objects, of each kind in turn, until there is another."""
+    """From the deletion of one of its objects, of each kind in turn, until there is another.
+
+    The new one is then changed: until it is as it was. What the replicas hold is never changed
+    back, and the same field not often, so each round of all kinds has a resource of its own.
+    """
     async with _place(config) as here, here.controller():
-        manifest = _resource(here.namespace, "demo")
-        await here.cluster.create(manifest)
-        await here.complete("demo", _wanted(manifest))
-        for _, kind in zip(range(runs), itertools.cycle(OWNED), strict=False):
-            name = (await here.children("demo", kind))[0]["metadata"]["name"]
-            began = time.monotonic()
-            uid = await here.delete(kind, name)
-
-            async def is_back(kind: Kind = kind, name: str = name, uid: str = uid) -> bool:
-                found = await here.cluster.get(kind, here.namespace, name)
-                return found is not None and found["metadata"]["uid"] != uid
-
-            await _until(is_back, f"{kind.kind} {name} is there again")
-            yield {"repaired ms": _since(began)}
+        for number in range(runs):
+            turn, place = divmod(number, len(OWNED))
+            name, kind = f"demo-{turn}", OWNED[place]
+            if not place:
+                manifest = _resource(here.namespace, name)
+                await here.cluster.create(manifest)
+                await here.complete(name, _wanted(manifest))
+                await _until(here.all_told, f"the first look at {name} is over")
+            child = (await here.children(name, kind))[0]["metadata"]["name"]
+            figures = {"repaired ms": await here.deleted(kind, child)}
+            if kind != LEASES:
+                figures["changed back ms"] = await here.changed(kind, child)
+            yield figures
+            if kind == OWNED[-1]:
+                await here.delete(AGGREGATORS, name)
 
 
 async def many(config: Path) -> Figures:
-    """Fifty resources that exist when the controller starts."""
+    """Fifty resources that were changed while there was no controller, when one starts."""
     async with _place(config) as here:
         async with here.controller():
             for number in range(MANY):
                 await here.cluster.create(_resource(here.namespace, f"demo-{number}"))
             await _until(here.all_told, "all are made")
+        for number in range(MANY):
+            await here.pause(f"demo-{number}")
         async with here.controller() as one:
             began = time.monotonic()
-            await _until(lambda: one.has_done(MANY), "all are looked at")
+            # Their status is asked for once it can be complete, so as not to load the API server.
+            await _until(lambda: one.has_done(MANY), f"{MANY} passes are done")
+            await _until(here.all_told, "all are looked at")
             passed = _since(began) / 1000
             return {"all looked at s": passed, "memory MB": one.memory()}
 
@@ -96,8 +106,9 @@ async def many(config: Path) -> Figures:
 class _Controller:
     """A process that leads."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     address: str
+    log: Path
 
     async def metric(self, name: str) -> float:
         """Return a counter with its labels; 0 while nobody answers."""
@@ -115,8 +126,9 @@ class _Controller:
         return await self.metric(_DONE) >= passes
 
     async def leads(self) -> bool:
-        if self.process.returncode is not None:
-            msg = f"the controller ended with {self.process.returncode}"
+        if self.process.code is not None:
+            said = self.log.read_text(errors="replace")[-1000:]
+            msg = f"the controller ended with {self.process.code}: {said}"
             raise RuntimeError(msg)
         return await self.metric("controller_leads") == 1.0
 
@@ -147,18 +159,19 @@ class _Place:
             "--log-level": "warning",
         }
         words = [word for option in options.items() for word in option]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "controller", "run", *words),
-            env={"PATH": os.defpath, "POD_NAME": "bench"},
-        )
-        one = _Controller(process, address)
-        try:
-            await _until(one.leads, "the controller leads")
-            yield one
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+        with tempfile.TemporaryDirectory(prefix="aligned-bench-") as folder:
+            log = Path(folder, "controller.log")
+            process = Process(
+                [sys.executable, "-m", "controller", "run", *words],
+                log=log,
+                environment={"PATH": os.defpath, "POD_NAME": "bench"},
+            )
+            one = _Controller(process, address, log)
+            try:
+                await _until(one.leads, "the controller leads")
+                yield one
+            finally:
+                await asyncio.to_thread(process.end)
 
     async def children(self, name: str, kind: Kind) -> Sequence[Manifest]:
         return await self.cluster.list(kind, self.namespace, {names.OWNER: name})
@@ -179,18 +192,56 @@ class _Place:
         await _until(is_complete, f"{name} has all of {dict(wanted)}")
 
     async def all_told(self) -> bool:
+        """Tell whether the status of each resource is about it as it is now."""
         found = await self.cluster.list(AGGREGATORS, self.namespace)
-        return all((each.get("status") or {}).get("conditions") for each in found)
+        return all(
+            (each.get("status") or {}).get("observedGeneration") == each["metadata"]["generation"]
+            for each in found
+        )
+
+    async def pause(self, name: str) -> None:
+        """Change a resource so that nothing but its status becomes another."""
+        found = await self.found(AGGREGATORS, name)
+        await self.cluster.patch(_patch(found, {}) | {"spec": {"rollout": {"paused": True}}})
+
+    async def deleted(self, kind: Kind, name: str) -> float:
+        """Delete an object; return the milliseconds until there is another."""
+        began = time.monotonic()
+        uid = await self.delete(kind, name)
+
+        async def is_back() -> bool:
+            found = await self.cluster.get(kind, self.namespace, name)
+            return found is not None and found["metadata"]["uid"] != uid
+
+        await _until(is_back, f"{kind.kind} {name} is there again")
+        return _since(began)
+
+    async def changed(self, kind: Kind, name: str) -> float:
+        """Take a label from an object; return the milliseconds until it has it again."""
+        before = await self.found(kind, name)
+        began = time.monotonic()
+        await self.cluster.patch(_patch(before, {names.COMPONENT: None}))
+
+        async def is_as_it_was() -> bool:
+            now = await self.found(kind, name)
+            return bool(now["metadata"]["labels"] == before["metadata"]["labels"])
+
+        await _until(is_as_it_was, f"{kind.kind} {name} is as it was")
+        return _since(began)
 
     async def delete(self, kind: Kind, name: str) -> str:
         """Delete an object that is there; return the uid it had."""
+        uid = str((await self.found(kind, name))["metadata"]["uid"])
+        await self.cluster.delete(kind, self.namespace, name, uid=uid)
+        return uid
+
+    async def found(self, kind: Kind, name: str) -> Manifest:
+        """Return an object that is there."""
         found = await self.cluster.get(kind, self.namespace, name)
         if found is None:
             msg = f"{kind.kind} {name} is not there"
             raise RuntimeError(msg)
-        uid = str(found["metadata"]["uid"])
-        await self.cluster.delete(kind, self.namespace, name, uid=uid)
-        return uid
+        return found
 
 
 @asynccontextmanager
@@ -200,7 +251,14 @@ async def _place(config: Path) -> AsyncIterator[_Place]:
     async def kubectl(*words: str) -> None:
         command = ("kubectl", f"--kubeconfig={config}", *words)
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-        if await process.wait():
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if code:
             msg = f"{' '.join(command)} failed"
             raise RuntimeError(msg)
 
@@ -225,6 +283,15 @@ def _resource(namespace: str, name: str) -> Manifest:
             "chain": {"endpoints": [{"name": "main", "url": "https://ethereum.example.org"}]},
             "submission": {"mode": "Observe"},
         },
+    }
+
+
+def _patch(of: Manifest, labels: Mapping[str, str | None]) -> Manifest:
+    metadata = {name: of["metadata"][name] for name in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": of["apiVersion"],
+        "kind": of["kind"],
+        "metadata": metadata | {"labels": labels},
     }
 
 

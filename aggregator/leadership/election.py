@@ -180,9 +180,10 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Write the record again, and with it that a handover was declined."""
+    """Write the record again."""
 
-    decline: bool = False
+    settle: bool = False
+    """Without the wish for a handover: that pod cannot lead, or leads already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +319,9 @@ def _wished(view: View) -> Step | None:
         return None
     if view.candidate.pod in record.fenced:
         return Drain("it is fenced off by hand")
-    if record.handover_to in {"", view.candidate.pod}:
-        return None
-    if record.handover_to in view.vitals.peers - record.fenced:
+    if record.handover_to in view.vitals.peers - record.fenced - {view.candidate.pod}:
         return Drain(f"it hands over to {record.handover_to}")
-    return Renew(decline=True)
+    return None
 
 
 def _suspension(view: View, why: str | None, now: float) -> Step | None:
@@ -346,7 +345,8 @@ def _suspension(view: View, why: str | None, now: float) -> Step | None:
 
 def _keep(view: View, now: float) -> Step:
     if now >= view.next_renewal:
-        return Renew()
+        wish = "" if view.record is None else view.record.handover_to
+        return Renew(settle=bool(wish) and view.ending is None)
     return Wait(min(view.next_renewal, now + TICK_SECONDS))
 
 

@@ -168,8 +168,8 @@ class Elector:
                 await self._look()
             case Campaign(term):
                 await self._campaign(term)
-            case Renew(decline):
-                await self._renew(decline=decline)
+            case Renew(settle):
+                await self._renew(settle=settle)
             case Release(why, rest):
                 await self._release(why, rest=rest)
             case _:
@@ -249,15 +249,16 @@ class Elector:
         logger.info("won the lock", extra={"term": term, "holder": self._me})
         self._show("")
 
-    async def _renew(self, *, decline: bool) -> None:
+    async def _renew(self, *, settle: bool) -> None:
         now = self._clock()
         record = replace(self._held.record, lease=self._profile.lease)
-        if decline:
-            logger.warning(
-                "a handover is declined: that pod is not alive and fit, or fenced off. Look at "
-                "its /status, then ask again",
-                extra={"handover_to": record.handover_to},
-            )
+        if settle:
+            if record.handover_to != self._view.candidate.pod:
+                logger.warning(
+                    "a handover is declined: that pod is not alive and fit, or fenced off. Look at "
+                    "its /status, then ask again",
+                    extra={"handover_to": record.handover_to},
+                )
             record = replace(record, handover_to="")
         if await self._write(record):
             self._doubtful = False

@@ -286,6 +286,15 @@ async def test_a_handover_to_one_who_cannot_lead_is_declined(
     assert "a handover is declined" in caplog.text
 
 
+async def test_a_handover_to_who_leads_already_is_done(
+    server: LeaseServer, replicas: Sequence[Replica], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.annotate("handover-to", "pod-0")
+    await until(lambda: server.annotation("handover-to") is None, "the wish is cleared")
+    assert replicas[0].log == ["begin 1"]
+    assert "a handover is declined" not in caplog.text
+
+
 async def test_who_is_fenced_off_by_hand_does_not_lead_until_it_is_not(
     server: LeaseServer, replicas: Sequence[Replica]
 ) -> None:

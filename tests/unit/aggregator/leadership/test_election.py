@@ -210,20 +210,38 @@ def test_a_leader_that_drains_does_not_renew_what_it_is_not_fit_for(
             id="handover",
         ),
         pytest.param(
-            replace(LEADER, record=replace(MINE, handover_to="pod-2")),
-            Renew(decline=True),
+            replace(LEADER, record=replace(MINE, handover_to="pod-2"), next_renewal=NOW),
+            Renew(settle=True),
             id="handover to one who is not there",
+        ),
+        pytest.param(
+            replace(LEADER, record=replace(MINE, handover_to="pod-2")),
+            Wait(NOW + TICK_SECONDS),
+            id="handover to one who is not there, between renewals",
         ),
         pytest.param(
             with_vitals(
                 replace(
                     LEADER,
                     record=replace(MINE, handover_to="pod-2", fenced=frozenset({"pod-2"})),
+                    next_renewal=NOW,
                 ),
                 peers=frozenset({"pod-2"}),
             ),
-            Renew(decline=True),
+            Renew(settle=True),
             id="handover to one who is fenced off",
+        ),
+        pytest.param(
+            replace(LEADER, record=replace(MINE, handover_to="pod-0"), next_renewal=NOW),
+            Renew(settle=True),
+            id="handover to ourselves",
+        ),
+        pytest.param(
+            replace(
+                LEADER, record=replace(MINE, handover_to="pod-2"), ending=NOW - 1, next_renewal=NOW
+            ),
+            Renew(),
+            id="drains for one who has gone meanwhile",
         ),
         pytest.param(
             replace(LEADER, ending=NOW - 1, drained=True),
@@ -256,6 +274,11 @@ CONFIRMED = with_vitals(CUT_OFF, claimed=8, confirmed=NOW - 1.0)
     [
         pytest.param(
             CUT_OFF, Suspend("neither the lock nor the store confirms its term"), id="alone"
+        ),
+        pytest.param(
+            replace(CUT_OFF, record=replace(MINE, handover_to="pod-2"), next_renewal=NOW),
+            Suspend("neither the lock nor the store confirms its term"),
+            id="alone, with a wish that cannot be",
         ),
         pytest.param(CONFIRMED, Wait(NOW + TICK_SECONDS), id="the store confirms"),
         pytest.param(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from controller import names, observe, ports, rollout, views
 from controller.api.spec import RedisMode, SubmissionMode
 from controller.api.status import ConditionType
 from controller.apply import Application, NotYet, OnlyAPerson
-from controller.conditions import Work, patience_left
+from controller.conditions import LEADERLESS_SECONDS, Work, patience_left
 from controller.contest import Contests
 from controller.desired import access, deployments, is_waiting, redis, render
 from controller.desired.known import Known
@@ -285,19 +286,22 @@ class Reconciler:
         """Return the Lease.
 
         Its silence is counted by our own clock from when we first saw it, so that a clock that
-        differs from the pods' accuses nobody.
+        differs from the pods' accuses nobody. A Lease that was never seen before may have been
+        silent for long: its time is believed where it is older than clocks should differ. The
+        next renewal sets that right where they do.
         """
         lease = live.objects.get((ports.LEASES.kind, resource.name))
         if lease is None:
             return None
-        now, spec = self._clock(), lease.get("spec") or {}
-        seen = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
-        if memory.renewal is None or memory.renewal[:2] != seen:
+        now, view = self._clock(), views.lease_view(lease, 0.0)
+        seen = view.holder, view.renewed
+        age = views.seconds_since(view.renewed, now)
+        if memory.renewal is None and age >= LEADERLESS_SECONDS + view.lease_seconds:
+            memory.renewal = (*seen, now - timedelta(seconds=age))
+        elif memory.renewal is None or memory.renewal[:2] != seen:
             memory.renewal = (*seen, now)
         silent = (now - memory.renewal[2]).total_seconds()
-        if seen[1]:
-            silent = min(silent, views.seconds_since(seen[1], now))
-        return views.lease_view(lease, silent)
+        return replace(view, silent_seconds=min(silent, age) if view.renewed else silent)
 
     # Rolling.
 

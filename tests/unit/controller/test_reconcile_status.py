@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -90,6 +90,51 @@ async def test_a_leader_that_renews_has_its_group_looked_at_no_sooner(world: Wor
         world.time.advance(CALM_SECONDS)
         world.elect()
         assert (await world.reconcile()).requeue_after == CALM_SECONDS
+
+
+@pytest.mark.parametrize("gave_up", [False, True], ids=["silent", "given up"])
+async def test_a_controller_that_just_started_takes_no_old_lease_for_a_leader(
+    world: World, gave_up: bool
+) -> None:
+    await ready(world)
+    if gave_up:
+        lease = world.cluster.read(ports.LEASES, NAMESPACE, NAME)
+        assert lease is not None
+        world.cluster.edit({**lease, "spec": {"holderIdentity": ""}}, "aggregator")
+    world.time.advance(86_400)
+    world.restarted()
+    await world.reconcile()
+    reason = "NoLeader" if gave_up else "LeaderSilent"
+    for of in ("Ready", "LeaderElected"):
+        assert (world.condition(of)["status"], world.condition(of)["reason"]) == ("False", reason)
+    world.elect()
+    await world.reconcile()
+    assert world.is_ready()
+
+
+async def test_a_leader_whose_clock_differs_is_not_taken_for_silent(world: World) -> None:
+    await ready(world)
+    renewed(world, behind=34)
+    world.restarted()
+    await world.reconcile()
+    assert world.is_ready()
+    renewed(world, behind=3600)  # more than clocks should differ
+    world.restarted()
+    await world.reconcile()
+    assert world.condition("Ready")["reason"] == "LeaderSilent"
+    for _ in range(3):
+        world.time.advance(15)
+        renewed(world, behind=3600)
+        await world.reconcile()
+        assert world.is_ready()
+
+
+def renewed(world: World, *, behind: float) -> None:
+    """Let the leader renew the Lease by a clock that is so many seconds behind."""
+    lease = world.cluster.read(ports.LEASES, NAMESPACE, NAME)
+    assert lease is not None
+    told = (world.time.now - timedelta(seconds=behind)).isoformat()
+    world.cluster.edit({**lease, "spec": {"renewTime": told}}, "aggregator")
 
 
 async def test_an_invalid_spec_stalls_until_it_is_mended(world: World) -> None:
@@ -226,7 +271,7 @@ HOSTILE: tuple[object, ...] = (
 """Where something else is to be."""
 
 FIELDS = (
-    ("role",), ("role", "term"), ("replicas",), ("replicas", "store"),
+    ("role",), ("role", "term"), ("replicas",), ("replicas", "unfit"), ("replicas", "store"),
     ("replicas", "store", "primary"), ("replicas", "store", "in_sync"),
     ("replicas", "fence", "term"), ("replicas", "failovers"), ("chain",), ("chain", "endpoints"),
     ("chain", "seen_seconds_ago"), ("submission",), ("submission", "account"),

@@ -147,7 +147,12 @@ class Reconciler:
         observed = await self._observe(resource, live)
         stepped = 0
         if is_applied:
-            work, stepped = await self._step(application, observed)
+            try:
+                work, stepped = await self._step(application, observed)
+            except ClusterAway as away:  # of evictions perhaps, for good
+                failure = away
+                why = f"The API server does not let a pod be replaced now: {away}."
+                work = Work(waiting=Note("CannotApply", why))
         work = replace(work, contested=next(iter(application.contested), None))
         status = compute_status(resource, observed, work, self._release, self._clock())
         outcome = Outcome(

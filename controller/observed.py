@@ -60,6 +60,8 @@ class SetView:
     """Of its template."""
     image: str
     """Of its template's main container."""
+    revision: str = ""
+    """Of its template; empty: not told yet, as the template was just changed."""
     restarted_at: str | None = None
     pods: tuple[PodView, ...] = ()
     """By ordinal; also those beyond ``replicas`` that are about to go."""
@@ -106,12 +108,17 @@ class LeaseView:
     lease_seconds: float = 0.0
     """That a silent holder is waited for."""
     handover_to: str = ""
-    """Pod that was asked to take over; empty: no handover is under way."""
+    """Pod that shall lead; empty: any."""
     fenced: frozenset[str] = frozenset()
     """Pods that shall not lead."""
     renewed: str = ""
     """When it was last renewed by the holder's clock, RFC 3339; empty: never."""
     resource_version: str = ""
+
+    @property
+    def heir(self) -> str:
+        """Pod that is to take over from another; empty: none."""
+        return "" if self.handover_to == self.pod else self.handover_to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,27 @@ class Outcome:
     """Requests that may have changed something; Events are not counted."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """That a leader was asked to hand over."""
+
+    leader: tuple[str, int]
+    """Holder and term that are to end."""
+    to: str
+    """Pod that it was last asked for."""
+    since: datetime
+    last: datetime
+    """When it was last asked."""
+
+    def until(self, now: datetime) -> rollout.Asked:
+        """Return how long ago that was."""
+        return rollout.Asked(
+            to=self.to,
+            seconds=(now - self.since).total_seconds(),
+            last_seconds=(now - self.last).total_seconds(),
+        )
+
+
 @dataclass(slots=True)
 class _Memory:
     """When things of one resource were first seen."""
@@ -75,8 +96,8 @@ class _Memory:
     uid: str
     renewal: tuple[str, str, datetime] | None = None
     """Holder and time of the Lease's last renewal, and when it was first seen."""
-    handover: tuple[str, int, datetime] | None = None
-    """Pod that is to lead, term that ends, and when that was first seen."""
+    asked: _Asked | None = None
+    """Kept where the Lease says it no more, as the leader declined."""
     signs: tuple[int, str] | None = None
     """Chain and account that it sends answers with, as its replicas last said."""
 
@@ -312,16 +333,24 @@ class Reconciler:
 
     async def _step(self, application: Application, observed: Observed) -> tuple[Work, int]:
         """Take the next step of a roll; return what is so then, and what was written."""
-        resource = application.resource
+        resource, lease = application.resource, observed.lease
+        memory, now = self._memory(resource), self._clock()
+        asked = _asked(memory.asked, lease, now)
         step = rollout.plan(
             observed,
             paused=resource.spec.rollout.paused,
-            handover_seconds=self._handover_seconds(resource, observed.lease),
+            asked=None if asked is None else asked.until(now),
         )
+        # A leader that stays for another reason is asked afresh when it is to go.
+        memory.asked = asked if isinstance(step, rollout.Handover | rollout.Evict) else None
         try:
-            return await self._act(application, step)
+            work, wrote = await self._act(application, step)
         except Refused as refused:
             return Work(stalled=Note("Forbidden", f"A pod cannot be replaced: {refused}.")), 0
+        if wrote and isinstance(step, rollout.Handover) and lease is not None:
+            since = now if asked is None else asked.since
+            memory.asked = _Asked((lease.holder, lease.term), step.to, since, now)
+        return work, wrote
 
     async def _act(self, application: Application, step: rollout.Step) -> tuple[Work, int]:
         match step:
@@ -333,8 +362,9 @@ class Reconciler:
                 return Work(stalled=note), 0
             case rollout.Evict(pod):
                 return await self._evict(application.resource, pod)
-            case rollout.Handover(to):
-                return await self._hand_over(application, to)
+            case rollout.Handover(to, ask):
+                wrote = await self._hand_over(application, to) if ask else 0
+                return Work(waiting=Note("HandoverUnderWay", f"{to} is to lead.")), wrote
 
     async def _evict(self, resource: Resource, pod: PodView) -> tuple[Work, int]:
         if not await self._cluster.evict(resource.namespace, pod.name, uid=pod.uid):
@@ -343,7 +373,8 @@ class Reconciler:
         logger.info("replaced a pod", extra={"resource": resource.name, "pod": pod.name})
         return Work(waiting=Note("RollingOut", f"{pod.name} is being replaced.")), 1
 
-    async def _hand_over(self, application: Application, to: str) -> tuple[Work, int]:
+    async def _hand_over(self, application: Application, to: str) -> int:
+        """Ask the leader to hand over; return how many requests changed something."""
         lease = application.live[ports.LEASES.kind, application.resource.name]
         metadata = lease["metadata"]
         annotated = {
@@ -352,24 +383,13 @@ class Reconciler:
             "uid": metadata["uid"],
             "annotations": {views.HANDOVER_TO: to},
         }
-        note = Note("HandoverUnderWay", f"{to} is to lead.")
         try:
             await self._cluster.patch(
                 {"apiVersion": lease["apiVersion"], "kind": lease["kind"], "metadata": annotated}
             )
         except Gone:
-            return Work(waiting=note), 0
-        return Work(waiting=note), 1
-
-    def _handover_seconds(self, resource: Resource, lease: LeaseView | None) -> float:
-        memory = self._memory(resource)
-        if lease is None or not lease.handover_to:
-            memory.handover = None
-            return 0.0
-        asked = lease.handover_to, lease.term
-        if memory.handover is None or memory.handover[:2] != asked:
-            memory.handover = (*asked, self._clock())
-        return (self._clock() - memory.handover[2]).total_seconds()
+            return 0
+        return 1
 
     # Reporting.
 
@@ -395,6 +415,16 @@ class Reconciler:
         for event in events(manifest, before, status, self._clock()):
             await record(self._cluster, event)
         return replace(outcome, wrote=outcome.wrote + 1)
+
+
+def _asked(known: _Asked | None, lease: LeaseView | None, now: datetime) -> _Asked | None:
+    """Return how the present leader was asked to hand over, by us or by what the Lease says."""
+    if lease is None:
+        return None
+    leader = lease.holder, lease.term
+    if known is not None and known.leader == leader:
+        return known
+    return _Asked(leader, lease.heir, now, now) if lease.heir else None
 
 
 def _next_look(

@@ -1,11 +1,13 @@
 """Pure: the next step of a rolling change. One step a pass, and none that cannot be taken again.
 
-A pod is replaced because a person set something else since it was made, never for how it was
-rendered. In this order, and never before everything else that runs is ready:
+A pod that serves is replaced because a person set something else since it was made, never for how
+it was rendered. In this order, and never before everything else that runs is ready:
 
-* pods that are not ready and are outdated: they serve nobody, and what broke them may be mended
+* pods that are not ready and are outdated, or are in trouble and were made from another template:
+  they serve nobody, and what broke them may be mended
 * Redis: the replicas of the primary, then the primary, whose stop rule gives its place away
-* the aggregator: standbys; then its leader hands over to one of the new ones; then the old leader
+* the aggregator: standbys; then its leader hands over to one of the new ones; then the old leader,
+  unless all the new ones say that they cannot lead
 
 Between two steps the new pods must hold everything that the shared store holds. Where the
 controller cannot ask them, being ready for a while has to do: a pod merges within a second, and
@@ -40,6 +42,10 @@ all pods may be late at one time, and none of them must be replaced for that."""
 HANDOVER_SECONDS = 30.0
 """After which the old leader is stopped: it then gives its place away to anybody."""
 
+AGAIN_SECONDS = 5.0
+"""After which a leader that declined is asked again, and for the next pod: what it knows of its
+peers is as old as their last word."""
+
 ELECTION_SECONDS = 10.0
 """That a Lease may be without a holder before it counts as nobody's."""
 
@@ -56,6 +62,9 @@ BROKEN_SECONDS = {
 PATIENCE_SECONDS = 1800.0
 """After which a pod that runs and is not ready counts as broken: a cold scan of the registry
 takes minutes."""
+
+_LONGEST_WORD = 100
+"""Of a pod, what it lacks to lead."""
 
 WAITS = frozenset({"ContainerCreating", "CreateContainerConfigError", "Unschedulable"})
 """Troubles that end when something appears that others make: a Secret, a volume, a node."""
@@ -75,9 +84,11 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Ask the leader to hand over to this pod."""
+    """Have the leader hand over to this pod."""
 
     to: str
+    ask: bool = True
+    """It has to be asked; else it was, and its answer is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +108,46 @@ class Stuck:
 Step: TypeAlias = Nothing | Evict | Handover | Wait | Stuck
 
 
-def plan(observed: Observed, *, paused: bool, handover_seconds: float = 0.0) -> Step:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """That the leader was asked to hand over since it leads."""
+
+    to: str
+    """Pod that it was last asked for."""
+    seconds: float
+    """Since it was first asked."""
+    last_seconds: float
+    """Since it was last asked."""
+
+
+def plan(observed: Observed, *, paused: bool, asked: Asked | None = None) -> Step:
     """Return the next step.
 
     Args:
         observed: What runs.
         paused: No pod may be replaced.
-        handover_seconds: For which the handover that the Lease asks for has been waited for.
+        asked: How the present leader was asked to hand over; None: it was not.
     """
     groups = [group for group in (observed.redis, observed.aggregator) if group is not None]
-    if paused and any(group.outdated for group in groups):
+    broken = [pod for group in groups if (pod := _outdated_and_down(group, observed.lease))]
+    if paused and (broken or any(group.outdated for group in groups)):
         return Wait(
             Note("RolloutPaused", "Pods wait to be replaced until spec.rollout.paused is false.")
         )
-    for group in groups:
-        if (broken := _outdated_and_down(group, observed.lease)) is not None:
-            return Evict(broken)
-    return _halt(groups) or _replace(observed, handover_seconds)
+    if broken:
+        return Evict(broken[0])
+    return _halt(groups) or _replace(observed, asked)
 
 
-def _replace(observed: Observed, handover_seconds: float) -> Step:
+def _replace(observed: Observed, asked: Asked | None) -> Step:
     redis, aggregator = observed.redis, observed.aggregator
     if redis is not None and redis.outdated:
         return _redis(observed, redis)
     if aggregator is not None and aggregator.outdated:
         return (
             _unmerged(observed, aggregator)
-            or _unled(observed.lease, handover_seconds)
-            or _aggregator(observed.lease, aggregator, handover_seconds)
+            or _unled(observed.lease, asked)
+            or _aggregator(observed, aggregator, asked)
         )
     return Nothing()
 
@@ -132,12 +155,23 @@ def _replace(observed: Observed, handover_seconds: float) -> Step:
 def _outdated_and_down(group: SetView, lease: LeaseView | None) -> PodView | None:
     down = [
         pod
-        for pod in group.outdated
+        for pod in group.pods
         if not pod.ready and not pod.terminating and pod.ordinal < group.replicas
-        if pod.trouble or pod.seconds >= DOWN_SECONDS
+        if _is_made_otherwise(group, pod)
     ]
     leader = _leader(lease)
     return min(down, key=lambda pod: (pod.name == leader, -pod.ordinal), default=None)
+
+
+def _is_made_otherwise(group: SetView, pod: PodView) -> bool:
+    """Tell whether a pod that is down may come up if it is made anew.
+
+    Not all that a person sets is among a pod's settings: the image of a Redis pod's first step
+    is not, so that another one restarts no Redis. Of a pod in trouble the template tells.
+    """
+    if pod in group.outdated:
+        return bool(pod.trouble) or pod.seconds >= DOWN_SECONDS
+    return bool(pod.trouble and group.revision) and pod.revision != group.revision
 
 
 def _halt(groups: Iterable[SetView]) -> Wait | Stuck | None:
@@ -227,28 +261,51 @@ def _unmerged(observed: Observed, group: SetView) -> Wait | None:
     return None
 
 
-def _unled(lease: LeaseView | None, handover_seconds: float) -> Wait | None:
+def _unled(lease: LeaseView | None, asked: Asked | None) -> Wait | Handover | None:
     """Return what to wait for while the place of the leader changes hands."""
-    if lease is None or handover_seconds >= HANDOVER_SECONDS:
+    if lease is None or _is_overdue(asked):
         return None
     leader = _leader(lease)
-    if lease.handover_to not in {"", leader}:
-        return Wait(Note("HandoverUnderWay", f"{lease.handover_to} is to lead."))
+    if lease.heir:
+        return Handover(lease.heir, ask=False)
     if lease.term and not leader and lease.silent_seconds < ELECTION_SECONDS:
         return Wait(Note("ElectionUnderWay", "Replicas choose a leader."))
     return None
 
 
-def _aggregator(lease: LeaseView | None, group: SetView, handover_seconds: float) -> Step:
-    leader = _leader(lease)
-    standbys = [pod for pod in group.outdated if pod.name != leader]
-    if standbys:
-        return Evict(max(standbys, key=lambda pod: pod.ordinal))
+def _aggregator(observed: Observed, group: SetView, asked: Asked | None) -> Step:
+    lease, leader = observed.lease, _leader(observed.lease)
+    *others, last = sorted(group.outdated, key=lambda pod: (pod.name == leader, -pod.ordinal))
+    if others:
+        return Evict(others[0])
     fenced = frozenset() if lease is None else lease.fenced
     heirs = [pod.name for pod in _renewed(group) if pod.name not in fenced]
-    if not heirs or handover_seconds >= HANDOVER_SECONDS:
-        return Evict(group.outdated[0])
-    return Handover(heirs[0])
+    lacks = {name: why for name in heirs if (why := _unfit(observed, name))}
+    if heirs and len(lacks) == len(heirs):
+        says = "; ".join(f"{name}: {why}" for name, why in lacks.items())
+        return Wait(Note("NoFitHeir", f"{last.name} stays until a new pod can lead. {says}."))
+    if not heirs or last.name != leader or _is_overdue(asked):
+        return Evict(last)
+    if asked is not None and asked.last_seconds < AGAIN_SECONDS:
+        return Handover(asked.to, ask=False)
+    return Handover(_next([name for name in heirs if name not in lacks], asked))
+
+
+def _unfit(observed: Observed, pod: str) -> str:
+    """Return what a pod itself says that it lacks to lead; empty: nothing."""
+    replica = observed.replicas.get(pod)
+    said = None if replica is None else replica.find("replicas", "unfit")
+    return said[:_LONGEST_WORD] if isinstance(said, str) else ""
+
+
+def _is_overdue(asked: Asked | None) -> bool:
+    return asked is not None and asked.seconds >= HANDOVER_SECONDS
+
+
+def _next(heirs: list[str], asked: Asked | None) -> str:
+    """Return who comes after the one that was last asked for."""
+    at = heirs.index(asked.to) + 1 if asked is not None and asked.to in heirs else 0
+    return heirs[at % len(heirs)]
 
 
 def _renewed(group: SetView) -> list[PodView]:

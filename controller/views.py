@@ -41,6 +41,8 @@ def set_view(statefulset: Manifest, pods: Iterable[Manifest], now: datetime) -> 
     metadata, spec = statefulset["metadata"], statefulset["spec"]
     template = spec["template"]
     annotations = template.get("metadata", {}).get("annotations") or {}
+    status = statefulset.get("status") or {}
+    is_present = status.get("observedGeneration") == metadata.get("generation")
     views = [
         view
         for pod in pods
@@ -52,6 +54,7 @@ def set_view(statefulset: Manifest, pods: Iterable[Manifest], now: datetime) -> 
         replicas=spec.get("replicas", 1),
         settings_hash=annotations.get(names.SETTINGS_HASH, ""),
         image=main_image(template),
+        revision=status.get("updateRevision", "") if is_present else "",
         restarted_at=annotations.get(names.RESTARTED_AT),
         pods=tuple(sorted(views, key=lambda view: view.ordinal)),
     )

@@ -65,14 +65,18 @@ class FakeKubelet:
         for ordinal, pod_name in enumerate(wanted):
             if self.cluster.read(ports.PODS, namespace, pod_name) is None:
                 self._make(statefulset, ordinal, pod_name)
+        told = {
+            "observedGeneration": metadata["generation"],
+            "updateRevision": _revision(statefulset),
+        }
+        self.cluster.edit({**statefulset, "status": told}, "kube-controller-manager")
 
     def _make(self, statefulset: Manifest, ordinal: int, pod_name: str) -> None:
         namespace, template = statefulset["metadata"]["namespace"], statefulset["spec"]["template"]
-        digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
         labels = {
             **template["metadata"].get("labels", {}),
             "apps.kubernetes.io/pod-index": str(ordinal),
-            "controller-revision-hash": f"{statefulset['metadata']['name']}-{digest}",
+            "controller-revision-hash": _revision(statefulset),
         }
         for claim in statefulset["spec"].get("volumeClaimTemplates", ()):
             self._claim(statefulset, claim, f"{claim['metadata']['name']}-{pod_name}")
@@ -142,6 +146,12 @@ class FakeKubelet:
         }
         if told != status:
             self.cluster.edit({**pod, "status": told}, "kubelet")
+
+
+def _revision(statefulset: Manifest) -> str:
+    template = json.dumps(statefulset["spec"]["template"], sort_keys=True)
+    digest = hashlib.sha256(template.encode()).hexdigest()[:10]
+    return f"{statefulset['metadata']['name']}-{digest}"
 
 
 def _reference(statefulset: Manifest) -> dict[str, Any]:

@@ -52,6 +52,10 @@ class World:
     """The controller reaches the pods' network."""
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What replicas say beside the usual, by pod."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """What pods lack to lead."""
+    declines: bool = False
+    """The leader knows of no peer, so it declines every handover."""
 
     def __post_init__(self) -> None:
         self.cluster = FakeCluster(self.time)
@@ -78,10 +82,12 @@ class World:
         if lease is None:
             return
         spec, annotations = lease["spec"], lease["metadata"].get("annotations") or {}
-        fit = [pod["metadata"]["name"] for pod in self.pods(name) if is_ready(pod)]
+        ready = [pod["metadata"]["name"] for pod in self.pods(name) if is_ready(pod)]
+        fit = [pod for pod in ready if pod not in self.unfit]
         holder = str(spec.get("holderIdentity") or "").rpartition(".")[0]
         wanted = annotations.get("aligned-aggregator.io/handover-to", "")
-        heir = wanted if wanted in fit else holder if holder in fit else next(iter(fit), "")
+        takes_over = wanted in fit and not (self.declines and holder in fit)
+        heir = wanted if takes_over else holder if holder in fit else next(iter(fit), "")
         change: dict[str, Any] = {"renewTime": self.time.now.isoformat()}
         if heir and heir != holder:
             term = int(spec.get("leaseTransitions") or 0) + 1
@@ -97,8 +103,8 @@ class World:
             )
         if heir:
             patch = {"annotations": {"aligned-aggregator.io/handover-to": None}}
-            self.cluster.edit({**lease, "metadata": {**lease["metadata"], **patch}}, "aggregator")
-            self.cluster.edit({**lease, "spec": change}, "aggregator")
+            settled = {**lease, "metadata": {**lease["metadata"], **patch}, "spec": change}
+            self.cluster.edit(settled, "aggregator")
 
     async def status(self, address: str) -> Mapping[str, Any]:
         """See ``Replicas``."""
@@ -108,6 +114,7 @@ class World:
                 return {
                     "role": {"term": 0, "leads": False},
                     "replicas": {
+                        "unfit": self.unfit.get(name),
                         "store": {"reachable": True, "in_sync": True, "primary": None},
                         "failovers": self.failovers.get(name, []),
                     },

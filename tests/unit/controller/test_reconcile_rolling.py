@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from controller import desired, names, ports, reconcile
+from controller import desired, names, ports, reconcile, views
 from controller.desired.known import Release
-from controller.errors import Gone, Refused
+from controller.errors import ClusterAway, Gone, Refused
 from controller.ports import Manifest
 from tests.unit.controller.stories import NAME, NAMESPACE, World, owned, ready
 
@@ -171,6 +173,90 @@ async def test_a_bad_image_stalls_and_its_reversal_recovers(world: World) -> Non
         "agg-2",
         "agg-2",
     ]
+
+
+async def test_a_redis_that_never_came_up_recovers_with_the_image_of_its_first_step(
+    world: World,
+) -> None:
+    world.kubelet.trouble = lambda pod: (
+        "ImagePullBackOff" if any(each["image"] == "bad" for each in every_container(pod)) else ""
+    )
+    world.create({"image": "bad"})
+    for _ in range(60):
+        await world.turn()
+    assert world.condition("Stalled")["reason"] == "ImagePullBackOff"
+    assert [write for write in world.cluster.writes if write.verb == "evict"] == []
+    world.change({"image": "aggregator:1"})
+    await world.settle()
+    assert world.is_ready()
+    evicted = [write.name for write in world.cluster.writes if write.verb == "evict"]
+    assert len(evicted) == len(set(evicted)) == names.REDIS_PODS + 3
+
+
+def every_container(pod: Manifest) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+
+
+async def test_a_leader_that_declines_is_asked_now_and_then_and_replaced_in_the_end(
+    world: World,
+) -> None:
+    await ready(world)
+    world.declines = True
+    world.change({"submission": {"maxInFlight": 2}})
+    asked: list[tuple[datetime, str]] = []
+    for _ in range(90):
+        before = len(world.cluster.writes)
+        await world.reconcile()
+        lease = world.cluster.read(ports.LEASES, NAMESPACE, NAME)
+        assert lease is not None
+        if any(write.kind == "Lease" for write in world.cluster.writes[before:]):
+            asked.append((world.time.now, lease["metadata"]["annotations"][views.HANDOVER_TO]))
+        world.kubelet.settle(2)
+        world.elect()
+        world.time.advance(1)
+    assert world.is_ready()
+    assert [to for _, to in asked] == ["agg-1", "agg-2"] * 3
+    pauses = [(after - before).total_seconds() for (before, _), (after, _) in pairwise(asked)]
+    assert pauses == [5.0] * 5
+    evicted = [write.name for write in world.cluster.writes if write.verb == "evict"]
+    assert evicted == ["agg-2", "agg-1", "agg-0"]
+
+
+async def test_the_leader_stays_until_a_new_pod_can_lead(world: World) -> None:
+    await ready(world)
+    why = "its signer is not the aggregator of the contract"
+    world.unfit = {"agg-1": why, "agg-2": why}
+    leader = world.uids()["agg-0"]
+    world.change({"submission": {"maxInFlight": 2}})
+    for _ in range(120):
+        await world.turn()
+    assert world.uids()["agg-0"] == leader
+    told = world.condition("Ready")
+    assert (told["status"], told["reason"]) == ("False", "NoFitHeir")
+    assert f"agg-1: {why}; agg-2: {why}" in told["message"]
+    assert world.condition("Reconciling")["status"] == "True"
+    assert world.condition("LeaderElected")["status"] == "True"
+    del world.unfit["agg-2"]
+    await world.settle()
+    assert world.is_ready()
+    assert world.leader() == "agg-2"
+    [failover] = world.told()["failovers"]
+    assert failover["planned"]
+
+
+async def test_an_eviction_that_is_never_taken_is_told(world: World) -> None:
+    await ready(world)
+    world.change({"submission": {"maxInFlight": 2}})
+    world.cluster.fail(1, ClusterAway("500: a webhook is down"), "evict")
+    with pytest.raises(ClusterAway):
+        await world.reconcile()
+    told = world.condition("Reconciling")
+    assert (told["status"], told["reason"]) == ("True", "CannotApply")
+    assert "a webhook is down" in told["message"]
+    assert world.told()["observedGeneration"] == world.resource()["metadata"]["generation"]
+    assert world.condition("Ready")["status"] == "False"
+    await world.settle()
+    assert world.is_ready()
 
 
 async def test_a_paused_rollout_replaces_nothing(world: World) -> None:

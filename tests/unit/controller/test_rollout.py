@@ -9,7 +9,10 @@ import pytest
 
 from controller import rollout
 from controller.observed import LeaseView, Observed, PodView, ReplicaView, SetView
-from controller.rollout import Evict, Handover, Nothing, Step, Stuck, Wait, plan
+from controller.rollout import Asked, Evict, Handover, Nothing, Step, Stuck, Wait, plan
+
+DECLINED = 2
+"""Times that a leader declines before the controller loses patience."""
 
 ADDRESSES = ("10.96.0.1", "10.96.0.2", "10.96.0.3")
 
@@ -34,8 +37,17 @@ def merged(*names: str, in_sync: bool = True, primary: str = "") -> dict[str, Re
     return {name: ReplicaView(said={"replicas": {"store": store}}) for name in names}
 
 
-def step(observed: Observed, *, paused: bool = False, handover: float = 0.0) -> Step:
-    return plan(observed, paused=paused, handover_seconds=handover)
+def unfit(why: str, *names: str) -> dict[str, ReplicaView]:
+    store = {"in_sync": True, "reachable": True}
+    return {name: ReplicaView(said={"replicas": {"store": store, "unfit": why}}) for name in names}
+
+
+def asked(to: str = "agg-1", *, seconds: float, last: float | None = None) -> Asked:
+    return Asked(to=to, seconds=seconds, last_seconds=seconds if last is None else last)
+
+
+def step(observed: Observed, *, paused: bool = False, asked: Asked | None = None) -> Step:
+    return plan(observed, paused=paused, asked=asked)
 
 
 ALL = merged("agg-0", "agg-1", "agg-2")
@@ -96,10 +108,60 @@ def test_nobody_is_handed_over_to_who_shall_not_lead() -> None:
     assert evicted(step(Observed(aggregator=LAST, lease=fenced, replicas=ALL))) == "agg-0"
 
 
-def test_a_leader_that_does_not_hand_over_goes_all_the_same() -> None:
-    asked = Observed(aggregator=LAST, lease=lease(handover_to="agg-1"), replicas=ALL)
-    assert waits(step(asked, handover=29)) == "HandoverUnderWay"
-    assert evicted(step(asked, handover=30)) == "agg-0"
+@pytest.mark.parametrize("to", ["agg-1", ""], ids=["says nothing", "declines"])
+def test_a_leader_that_does_not_hand_over_goes_all_the_same(to: str) -> None:
+    last = Observed(aggregator=LAST, lease=lease(handover_to=to), replicas=ALL)
+    assert step(last, asked=asked(seconds=29, last=1)) == Handover("agg-1", ask=False)
+    assert evicted(step(last, asked=asked(seconds=30, last=1))) == "agg-0"
+
+
+def test_a_leader_that_declined_is_asked_again_after_a_while_and_for_the_next() -> None:
+    declined = Observed(aggregator=LAST, lease=lease(), replicas=ALL)
+    at_once = step(declined, asked=asked("agg-1", seconds=4.9))
+    assert at_once == Handover("agg-1", ask=False)
+    assert step(declined, asked=asked("agg-1", seconds=5)) == Handover("agg-2")
+    assert step(declined, asked=asked("agg-2", seconds=10, last=5)) == Handover("agg-1")
+    assert step(declined, asked=asked("agg-0", seconds=5)) == Handover("agg-1")
+
+
+def test_a_wish_for_who_leads_already_is_none() -> None:
+    own = Observed(aggregator=LAST, lease=lease(handover_to="agg-0"), replicas=ALL)
+    assert step(own) == Handover("agg-1")
+
+
+def test_nobody_is_handed_over_to_who_says_that_it_cannot_lead() -> None:
+    one = merged("agg-2") | unfit("its main loop hangs", "agg-1")
+    last = Observed(aggregator=LAST, lease=lease(), replicas=one)
+    assert step(last) == Handover("agg-2")
+    assert step(last, asked=asked("agg-2", seconds=5)) == Handover("agg-2")
+    assert evicted(step(last, asked=asked("agg-2", seconds=30))) == "agg-0"
+
+
+@pytest.mark.parametrize("leader", ["agg-0", ""], ids=["leads", "nobody leads"])
+def test_the_last_old_pod_stays_while_no_new_one_can_lead(leader: str) -> None:
+    why = "it has no endpoint with a fresh head"
+    last = Observed(
+        aggregator=LAST,
+        lease=lease(leader, silent_seconds=60),
+        replicas=unfit(why, "agg-1", "agg-2"),
+    )
+    found = step(last, asked=asked(seconds=1e6))
+    assert waits(found) == "NoFitHeir"
+    assert isinstance(found, Wait)
+    assert f"agg-1: {why}; agg-2: {why}" in found.note.message
+    said = unfit("x" * 10_000, "agg-1", "agg-2")
+    found = step(replace(last, replicas=said))
+    assert isinstance(found, Wait)
+    assert len(found.note.message) < 1000
+
+
+def test_who_cannot_be_asked_may_be_able_to_lead() -> None:
+    silent = {"agg-1": ReplicaView(said=None, why="no answer")} | unfit("it hangs", "agg-2")
+    last = Observed(aggregator=LAST, lease=lease(), replicas=silent)
+    assert step(last) == Handover("agg-1")
+    assert evicted(step(last, asked=asked(seconds=30))) == "agg-0"
+    junk = {"agg-1": ReplicaView(said={"replicas": {"unfit": {"a": 1}, "store": {}}})}
+    assert step(replace(last, replicas=junk)) == Handover("agg-1")
 
 
 def test_nobody_goes_while_replicas_choose_a_leader() -> None:
@@ -118,6 +180,31 @@ def test_what_is_outdated_and_broken_goes_first() -> None:
     assert evicted(step(Observed(aggregator=reverted, lease=lease()))) == "agg-2"
     two = group(pod(0, ready=False, trouble="Unschedulable"), pod(1, "old", ready=False))
     assert evicted(step(Observed(aggregator=two, lease=lease()))) == "agg-1"
+
+
+@pytest.mark.parametrize("of", ["agg", "agg-redis"])
+def test_what_is_in_trouble_and_made_from_another_template_is_made_anew(of: str) -> None:
+    about = {"of": of, "revision": "r2"}
+
+    def with_last(revision: str = "r1", **changed: Any) -> Observed:
+        down: dict[str, Any] = {"ready": False, "trouble": "ImagePullBackOff"} | changed
+        last = pod(2, of=of, revision=revision, **down)
+        seen = replace(group(pod(0, **about), pod(1, **about), last), revision="r2")
+        if of == "agg":
+            return Observed(aggregator=seen, lease=lease())
+        return Observed(aggregator=group(pod(0)), redis=seen, lease=lease())
+
+    assert evicted(step(with_last())) == f"{of}-2"
+    assert waits(step(with_last(), paused=True)) == "RolloutPaused"
+    assert isinstance(step(with_last("r2")), Stuck)  # anew it would be the same
+    assert step(with_last(ready=True, trouble="")) == Nothing()
+    assert waits(step(with_last(trouble="", seconds=60.0))) == "PodStarting"
+    assert step(with_last(terminating=True)) != Evict(pod(2))
+    unknown = with_last()
+    for name in ("aggregator", "redis"):
+        if (seen := getattr(unknown, name)) is not None:
+            unknown = replace(unknown, **{name: replace(seen, revision="")})
+    assert isinstance(step(unknown), Stuck)
 
 
 def test_paused_nothing_is_replaced() -> None:
@@ -215,6 +302,10 @@ class State:
     redis: tuple[Pod, ...] = ()
     leader: int | None = 0
     handover_to: int | None = None
+    asked: int | None = None
+    """Ordinal that the leader was last asked to hand over to."""
+    declined: int = 0
+    """Times that it declined."""
     is_patient: bool = True
     """The controller has not waited for the handover for too long."""
     primary: int = 0
@@ -259,15 +350,18 @@ def observed(state: State) -> Observed:
 
 
 def planned(state: State) -> Step:
-    seconds = 0.0 if state.is_patient else rollout.HANDOVER_SECONDS
-    return plan(observed(state), paused=False, handover_seconds=seconds)
+    seconds = rollout.AGAIN_SECONDS if state.is_patient else rollout.HANDOVER_SECONDS
+    is_asked = state.asked is not None and state.leader is not None
+    known = None if not is_asked else asked(f"agg-{state.asked}", seconds=seconds)
+    return plan(observed(state), paused=False, asked=known)
 
 
 def acted(state: State) -> State:
     """The state after the controller's next step; raises if the step may not be taken."""
     found = planned(state)
     if isinstance(found, Handover):
-        return replace(state, handover_to=int(found.to[-1]))
+        to = int(found.to[-1])
+        return replace(state, handover_to=to, asked=to) if found.ask else state
     if not isinstance(found, Evict):
         return state
     name, ordinal = found.pod.name.rsplit("-", 1)
@@ -289,7 +383,7 @@ def with_pod(state: State, field: str, ordinal: int, pod: Pod) -> State:
     return replace(state, **{field: changed})  # type: ignore[arg-type]  # a field of that type
 
 
-def happenings(state: State, *, obedient: bool) -> Iterator[State]:
+def happenings(state: State, answer: str) -> Iterator[State]:
     """What may happen next beside the controller."""
     for field in ("aggregator", "redis"):
         pods: tuple[Pod, ...] = getattr(state, field)
@@ -303,7 +397,7 @@ def happenings(state: State, *, obedient: bool) -> Iterator[State]:
                 yield with_pod(state, field, ordinal, replace(each, phase="ready"))
             elif not each.merged:
                 yield with_pod(state, field, ordinal, replace(each, merged=True))
-    yield from elections(state, obedient=obedient)
+    yield from elections(state, answer)
     if state.mishaps:
         yield from mishaps(replace(state, mishaps=state.mishaps - 1))
 
@@ -327,23 +421,31 @@ def stopped(state: State, field: str, ordinal: int) -> State:
     return state
 
 
-def elections(state: State, *, obedient: bool) -> Iterator[State]:
+def elections(state: State, answer: str) -> Iterator[State]:
     if state.leader is None:
         for ordinal, each in enumerate(state.aggregator):
             if each.phase == "ready":
-                yield replace(state, leader=ordinal, handover_to=None, is_patient=True)
+                yield leads(state, ordinal)
     elif state.handover_to is not None:
-        if obedient:
-            yield replace(state, leader=state.handover_to, handover_to=None, is_patient=True)
+        if answer == "hands over":
+            yield leads(state, state.handover_to)
+        elif answer == "declines":
+            declined = state.declined + 1
+            is_patient = declined <= DECLINED
+            yield replace(state, handover_to=None, declined=declined, is_patient=is_patient)
         elif state.is_patient:
             yield replace(state, is_patient=False)
 
 
-@pytest.mark.parametrize("obedient", [True, False], ids=["hands over", "does not"])
+def leads(state: State, ordinal: int) -> State:
+    return replace(state, leader=ordinal, handover_to=None, asked=None, declined=0, is_patient=True)
+
+
+@pytest.mark.parametrize("answer", ["hands over", "says nothing", "declines"])
 @pytest.mark.parametrize("leader", [0, 1, 2])
 @pytest.mark.parametrize("with_redis", [False, True], ids=["alone", "with redis"])
 def test_in_any_order_of_happenings_a_roll_ends_and_takes_one_pod_at_a_time(
-    with_redis: bool, leader: int, obedient: bool
+    with_redis: bool, leader: int, answer: str
 ) -> None:
     redis_pods = (Pod(),) * 3 if with_redis else ()
     start = State((Pod(),) * 3, redis_pods, leader, primary=leader)
@@ -352,7 +454,7 @@ def test_in_any_order_of_happenings_a_roll_ends_and_takes_one_pod_at_a_time(
     while left:
         state = left.pop()
         if state not in graph:
-            graph[state] = {acted(state), *happenings(state, obedient=obedient)} - {state}
+            graph[state] = {acted(state), *happenings(state, answer)} - {state}
             left += graph[state]
     for state, following in graph.items():
         if not following:

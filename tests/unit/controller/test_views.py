@@ -250,6 +250,26 @@ def test_without_its_set_a_pod_tells_what_it_was_made_from_unless_it_goes_or_is_
 
 
 @pytest.mark.parametrize(
+    ("status", "revision"),
+    [
+        ({"observedGeneration": 4, "updateRevision": "agg-2"}, "agg-2"),
+        ({"observedGeneration": 3, "updateRevision": "agg-1"}, ""),
+        ({}, ""),
+    ],
+    ids=["told", "of a former template", "not told yet"],
+)
+def test_a_sets_revision_is_that_of_its_present_template(
+    status: dict[str, Any], revision: str
+) -> None:
+    manifest = {
+        "metadata": {"name": "agg", "namespace": "test", "uid": "set-uid", "generation": 4},
+        "spec": {"replicas": 2, "template": {"metadata": {}, "spec": {"containers": []}}},
+        "status": status,
+    }
+    assert views.set_view(manifest, (), NOW).revision == revision
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("2026-03-01T11:59:58Z", 2.0),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 
 from controller import names, ports
+from controller.errors import Conflict
 from tests.integration.controlled import Place, a_place, says_ready
 from tests.kubernetes import path_of
 from tests.waiting import until
@@ -281,22 +284,51 @@ async def _is_bound(place: Place, claim: str) -> bool:
 
 
 async def test_never_ready_for_a_generation_that_is_not_rolled_out(place: Place) -> None:
-    """A thousand times: another spec, a pass or none, and the status at once."""
+    """A thousand times another spec, and the status at once, while passes go on beside that."""
     await ready(place)
-    seen = 0
-    for turn in range(1000):
-        if turn % 50 == 0:
-            await place.change(limits={"connections": 10 + turn})
-        else:
-            await place.change(service={"port": 9000 + turn})
-        if turn % 3 == 0:
-            await place.reconcile()
-        resource = await place.read(ports.AGGREGATORS)
-        assert resource is not None
-        if says_ready(resource):
-            seen += 1
-            await _is_rolled_out(place, resource)
+    seen, passes = 0, Passes(place)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(passes.run())
+        for turn in range(1000):
+            if turn % 50 == 0:
+                await place.change(limits={"connections": 10 + turn})
+            else:
+                await place.change(service={"port": 9000 + turn})
+            if turn % 3 == 0:
+                await passes.next()
+            resource = await place.read(ports.AGGREGATORS)
+            assert resource is not None
+            if says_ready(resource):
+                seen += 1
+                await _is_rolled_out(place, resource)
+        running.cancel()
+    logger.info("ready %d times, %d passes of %d overtaken", seen, passes.overtaken, passes.ended)
     assert 0 < seen < 1000
+    assert passes.overtaken > 0  # else nothing came between a pass and its report
+
+
+@dataclass
+class Passes:
+    """One pass after another, whatever comes between."""
+
+    place: Place
+    ended: int = 0
+    overtaken: int = 0
+    """That found the resource changed since they read it."""
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            try:
+                await self.place.reconcile()
+            except Conflict:
+                self.overtaken += 1
+            self.ended += 1
+
+    async def next(self) -> None:
+        """Wait until a pass has ended that had not begun yet."""
+        wanted = self.ended + 2
+        await until(lambda: self.ended >= wanted, "the next pass has ended")
 
 
 async def _is_rolled_out(place: Place, resource: dict[str, Any]) -> None:

@@ -242,7 +242,7 @@ def _template(resource: Resource, known: Known, config: str) -> Manifest:
             },
             "imagePullSecrets": [{"name": ref.name} for ref in resource.spec.image_pull_secrets],
             "affinity": {"podAntiAffinity": apart(resource, names.REDIS)},
-            "initContainers": [_start(known.image(resource.spec.image))],
+            "initContainers": [_start(digest.image(resource, known))],
             "containers": [_server(image, _resources(resource)), _sentinel(image)],
             "volumes": [
                 {"name": "config", "configMap": {"name": config}},

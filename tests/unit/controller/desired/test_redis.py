@@ -10,7 +10,7 @@ import pytest
 from aggregator.store.keys import COMMANDS, SENTINEL_COMMANDS
 from aggregator.store.pause import PAUSE_COMMANDS
 from controller import names
-from controller.desired import redis
+from controller.desired import redis, workload
 from controller.desired.known import Known
 from controller.ports import Manifest
 from controller.redis_node.render import TEMPLATES, files, parse_group
@@ -166,6 +166,20 @@ def test_an_image_that_runs_stays() -> None:
     known = Known(release=RELEASE, running_redis_image="valkey:0", redis_addresses=ADDRESSES)
     images = {c["name"]: c["image"] for c in pod(known=known)["spec"]["containers"]}
     assert images == {redis.SERVER: "valkey:0", redis.SENTINEL: "valkey:0"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"image": "asked:1"},
+        {"template": {"spec": {"containers": [{"name": names.AGGREGATOR, "image": "theirs:1"}]}}},
+    ],
+)
+def test_pods_are_started_by_the_image_that_the_aggregator_gets(spec: dict[str, Any]) -> None:
+    [start] = pod(spec)["spec"]["initContainers"]
+    [aggregator] = workload.pod_template(resource(spec), KNOWN)["spec"]["containers"]
+    assert start["image"] == aggregator["image"]
 
 
 def test_a_suspended_group_has_no_pods() -> None:

@@ -289,9 +289,11 @@ class Retention(Part):
     """What becomes of the journals' volumes."""
 
     when_deleted: RetentionPolicy = RetentionPolicy.RETAIN
-    """Of all, with the resource."""
+    """Of all, with the resource. Delete goes by the StatefulSet: who deletes that by hand deletes
+    the journals, too, unless with ``--cascade=orphan``."""
     when_scaled: RetentionPolicy = RetentionPolicy.RETAIN
-    """Of a replica that is scaled away."""
+    """Of a replica that is scaled away; suspend deletes none. What is scaled away while suspended
+    stays."""
 
 
 class Journal(Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controller import names, ports
-from controller.api.spec import JournalMode, RedisMode
+from controller.api.spec import JournalMode, RedisMode, RetentionPolicy
 from controller.desired import access, config, digest, overlay
 from controller.desired.manifest import apart, manifest
 from controller.desired.network import RPC, TELEMETRY
@@ -80,7 +80,6 @@ def stateful_set(resource: Resource, known: Known) -> Manifest:
         InvalidSpec: The spec's template does not fit a pod template.
     """
     journal = resource.spec.journal
-    retention = journal.retention
     spec: Manifest = {
         "serviceName": names.headless(resource.name),
         "replicas": replicas(resource),
@@ -92,11 +91,18 @@ def stateful_set(resource: Resource, known: Known) -> Manifest:
     }
     if journal.mode is JournalMode.PERSISTENT:
         spec["volumeClaimTemplates"] = [_claim(resource)]
-        spec["persistentVolumeClaimRetentionPolicy"] = {
-            "whenDeleted": retention.when_deleted.value,
-            "whenScaled": retention.when_scaled.value,
-        }
+        spec["persistentVolumeClaimRetentionPolicy"] = _retention(resource)
     return manifest(ports.STATEFUL_SETS, resource, resource.name, names.AGGREGATOR, spec=spec)
+
+
+def _retention(resource: Resource) -> dict[str, str]:
+    """Return what becomes of journals; to a set, suspended is scaled to none, and to us it is not.
+
+    Both change in one write, so the set's controller never sees the one without the other.
+    """
+    asked = resource.spec.journal.retention
+    when_scaled = RetentionPolicy.RETAIN if resource.spec.suspend else asked.when_scaled
+    return {"whenDeleted": asked.when_deleted.value, "whenScaled": when_scaled.value}
 
 
 def pod_template(resource: Resource, known: Known) -> Manifest:

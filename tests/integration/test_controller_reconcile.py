@@ -283,6 +283,41 @@ async def _is_bound(place: Place, claim: str) -> bool:
     return bool(answer["status"].get("phase") == "Bound")
 
 
+async def test_a_suspension_keeps_journals_that_scaling_would_delete(place: Place) -> None:
+    await ready(place, journal={"retention": {"whenScaled": "Delete"}})
+    before = await _claims(place)
+    assert before.keys() == {f"journal-agg-{ordinal}" for ordinal in range(3)}
+    await place.change(suspend=True)
+    await place.settle()
+    await until(partial(_has_pods, place, 0), "all pods are gone")
+    assert await _claims(place) == before
+    await place.change(suspend=False)
+    await until(place.comes_ready, "ready again", seconds=180)
+    await place.settle()
+    assert await _claims(place) == before
+    await place.change(replicas=2)
+    await place.settle()
+    await until(partial(_has_claims, place, 2), "the claim of the one scaled away is deleted")
+
+
+async def _claims(place: Place) -> dict[str, str]:
+    """Uids by name, of those that nobody deletes and no pod takes along."""
+    claims = await place.cluster.list(ports.VOLUME_CLAIMS, place.namespace)
+    return {
+        each["metadata"]["name"]: each["metadata"]["uid"]
+        for each in claims
+        if not {"deletionTimestamp", "ownerReferences"} & each["metadata"].keys()
+    }
+
+
+async def _has_claims(place: Place, count: int) -> bool:
+    return len(await _claims(place)) == count
+
+
+async def _has_pods(place: Place, count: int) -> bool:
+    return len(await place.pods()) == count
+
+
 async def test_never_ready_for_a_generation_that_is_not_rolled_out(place: Place) -> None:
     """A thousand times another spec, and the status at once, while passes go on beside that."""
     await ready(place)

@@ -119,6 +119,22 @@ def test_the_journal_is_on_a_volume_of_its_kind(case: str) -> None:
     assert "3Gi" in texts([in_pod, claims])
 
 
+@pytest.mark.parametrize(
+    ("suspend", "policy"),
+    [
+        (False, {"whenDeleted": "Delete", "whenScaled": "Delete"}),
+        (True, {"whenDeleted": "Delete", "whenScaled": "Retain"}),
+    ],
+)
+def test_journals_outlive_a_suspension_whatever_becomes_of_them_when_scaled_away(
+    suspend: bool, policy: dict[str, str]
+) -> None:
+    retention = {"whenDeleted": "Delete", "whenScaled": "Delete"}
+    asked = resource({"suspend": suspend, "journal": {"retention": retention}})
+    spec = workload.stateful_set(asked, KNOWN)["spec"]
+    assert spec["persistentVolumeClaimRetentionPolicy"] == policy
+
+
 def test_only_pods_with_an_election_may_speak_to_the_api_server() -> None:
     assert pod()["automountServiceAccountToken"]
     assert pod(SENTINELS)["automountServiceAccountToken"]

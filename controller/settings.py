@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from aligned.errors import BadConfiguration
-from controller.api.fields import NAME
+from controller.api.fields import DURATION, MOST_PORT, NAME, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,8 @@ LEASE_NAME = "aligned-aggregator-operator"
 LOG_FORMATS = ("json", "text")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LEAST_RESYNC, _MOST_RESYNC = 10.0, 3600.0
 _MOST_WORKERS = 64
-_MAX_PORT = 65535
 
 T = TypeVar("T")
 
@@ -168,21 +164,21 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or (":" in host and not is_bracketed):
         msg = f"{text!r} is not host:port, for example :9092, 0.0.0.0:9092 or '[::]:9092'"
         raise ValueError(msg)
-    if not port.isdecimal() or int(port) > _MAX_PORT:
-        msg = f"{port!r} is not a port; write a number up to {_MAX_PORT}"
+    if not port.isdecimal() or int(port) > MOST_PORT:
+        msg = f"{port!r} is not a port; write a number up to {MOST_PORT}"
         raise ValueError(msg)
     return host.strip("[]"), int(port)
 
 
 def _resync(text: str) -> float:
-    if not _DURATION.fullmatch(text):
+    if not re.fullmatch(DURATION, text):
         msg = f"{text!r} is not a duration; write for example '5m' or '90s'"
         raise ValueError(msg)
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
-    if not _LEAST_RESYNC <= seconds <= _MOST_RESYNC:
+    resync = seconds(text)
+    if not _LEAST_RESYNC <= resync <= _MOST_RESYNC:
         msg = f"{text} is out of range: from 10s to 1h"
         raise ValueError(msg)
-    return seconds
+    return resync
 
 
 def _workers(text: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from controller.api.fields import MOST_PORT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,6 +33,32 @@ def _section(kind: str, key: str) -> Rule:
         f"with type {kind}, and only then, {key} is required",
         f".{key}",
     )
+
+
+def _lasting(key: str, example: str) -> Rule:
+    return Rule(
+        f"duration(self.{key}) > duration('0s')",
+        f"{key} must be longer than 0s: write for example {example}",
+        f".{key}",
+    )
+
+
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST = r"([^:/?#\[\]]+|\[[0-9a-fA-F:.]+\])"
+"""Brackets are around an IPv6 address."""
+
+
+def _url(rest: str, what: str, example: str) -> Rule:
+    # CEL can take URLs apart, but what it finds there has no bound, so more would cost too much.
+    return Rule(
+        f"!has(self.url) || self.url.matches(r'^[a-z]+://{_HOST}(:{_PORT})?{rest}$')",
+        f"url needs a host, if any a port from 1 to {MOST_PORT}{what}: write for example {example}",
+        ".url",
+    )
+
+
+def _http_url(example: str) -> Rule:
+    return _url("([/?#].*)?", "", example)
 
 
 ROOT = (
@@ -94,7 +122,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "has(self.url) != has(self.urlSecretRef)",
             "write either url, or urlSecretRef for a URL that carries a key",
         ),
+        _http_url("https://ethereum.example.org:8545"),
     ),
+    "Chain": (_lasting("pollInterval", "2s"), _lasting("requestTimeout", "3s")),
     "Signer": (_section("Keystore", "keystore"), _section("Web3Signer", "web3Signer")),
     "Keystore": (
         Rule(
@@ -115,6 +145,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "certificates need a url with https://",
             ".url",
         ),
+        _http_url("https://signer.example.org:9000"),
     ),
     "Aggregation": (
         Rule(
@@ -123,6 +154,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             ".window",
         ),
     ),
+    "Submission": (_lasting("resubmitAfter", "36s"),),
     "Redis": (
         Rule(
             "(self.mode == 'External') == has(self.external)",
@@ -149,6 +181,16 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "!has(self.url)"
             " || !(has(self.sentinelUsername) || has(self.sentinelPasswordSecretRef))",
             "sentinelUsername and sentinelPasswordSecretRef are for sentinels, not for url",
+        ),
+        Rule(
+            f"!has(self.sentinels) || self.sentinels.all(each, each.matches(':{_PORT}$'))",
+            f"sentinels need ports from 1 to {MOST_PORT}: write for example redis-0:26379",
+            ".sentinels",
+        ),
+        _url(
+            "(/[0-9]*/?)?",
+            ", and nothing behind but the number of a database",
+            "redis://cache:6379/0",
         ),
     ),
     "RedisTls": (_pair("certificateSecretRef", "keySecretRef"),),

@@ -14,6 +14,7 @@ from pydantic import Field
 from controller.api.fields import (
     HOST_PORT,
     HTTP_URL,
+    REDIS_URL,
     Address,
     Duration,
     Fee,
@@ -243,7 +244,7 @@ class ExternalRedis(Part):
     """host:port of every Sentinel, each by itself. Either these or url."""
     master_name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """The name that Sentinels know the primary by; required with sentinels."""
-    url: Annotated[str, Field(pattern=r"^rediss?://[^\s@]+$", max_length=512)] | None = None
+    url: Annotated[str, Field(pattern=REDIS_URL, max_length=512)] | None = None
     """redis://host:port/database of a primary that keeps its address; rediss means TLS."""
     copies: Annotated[int, Field(ge=0, le=5)] = 1
     """Replicas of the primary that must have a signature before it is acknowledged."""

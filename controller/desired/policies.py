@@ -130,12 +130,8 @@ def _url_ports(spec: AggregatorSpec) -> Iterator[int]:
 
 
 def _port_of(url: str) -> int:
-    """Return the port of a URL; of one that cannot be read its scheme's."""
-    scheme = url.partition(":")[0]
-    try:
-        return urlsplit(url).port or _SCHEME_PORTS[scheme]
-    except ValueError:
-        return _SCHEME_PORTS[scheme]
+    parts = urlsplit(url)
+    return parts.port or _SCHEME_PORTS[parts.scheme]
 
 
 def _rule(to: list[Manifest], peers: list[Manifest] | None = None, side: str = "to") -> Manifest:

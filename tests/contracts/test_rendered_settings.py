@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from aggregator import configure
 from aggregator.replicas import Backend
@@ -23,10 +23,12 @@ from aggregator.settings import KeystoreSigner, Settings, Web3Signer as RemoteSi
 from controller import desired, names
 from controller.desired import config, deployments, workload
 from controller.desired.known import Known
+from controller.errors import InvalidSpec
 from tests.unit.controller.desired.specs import (
     FACTS,
     KNOWN,
     LONE,
+    ODD_SPECS,
     PATIENT,
     SENTINELS,
     SPECS,
@@ -118,6 +120,16 @@ def test_the_daemon_does_what_any_resource_asks_for(spec: dict[str, Any], known:
     if ours.redis is not None and theirs.redis.external is not None:
         assert ours.redis.copies == theirs.redis.external.copies
         assert ours.redis.master_name == theirs.redis.external.master_name
+
+
+@given(ODD_SPECS)
+@settings(PATIENT, max_examples=300)
+def test_what_is_not_refused_the_daemon_begins_with(spec: dict[str, Any]) -> None:
+    try:
+        asked = resource(spec)
+    except InvalidSpec:
+        return
+    assert read(config.configuration(asked, KNOWN).text).rendered_by == "controller"
 
 
 def test_defaults_of_the_resource_are_those_of_the_daemon() -> None:

@@ -30,6 +30,26 @@ WEB3 = {"url": "https://signer.example.org", "address": ADDRESS}
 SENTINELS = {"sentinels": ["redis-0:26379"], "masterName": "aggregator"}
 
 
+def chain(**fields: Any) -> dict[str, Any]:
+    return {"chain": {"endpoints": [{"name": "a", "url": "http://a"}], **fields}}
+
+
+def endpoint(url: str) -> dict[str, Any]:
+    return chain(endpoints=[{"name": "a", "url": url}])
+
+
+def observing(**fields: Any) -> dict[str, Any]:
+    return {"submission": {"mode": "Observe", **fields}}
+
+
+def remote_signer(url: str) -> dict[str, Any]:
+    return {"signer": {"type": "Web3Signer", "web3Signer": WEB3 | {"url": url}}}
+
+
+def external(**fields: Any) -> dict[str, Any]:
+    return {"redis": {"mode": "External", "external": fields}}
+
+
 class Place(NamedTuple):
     admin: Admin
     namespace: str
@@ -129,6 +149,47 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"replicas": 0}, "greater than or equal to 1"),
     ({"submission": {"mode": "Observe", "maxFeePerGas": "30"}}, "should match"),
     ({"chain": {"endpoints": []}}, "at least 1 item"),
+    (chain(pollInterval="0s"), "pollInterval must be longer than 0s"),
+    (chain(requestTimeout="0ms"), "requestTimeout must be longer than 0s"),
+    (observing(resubmitAfter="0.0h"), "resubmitAfter must be longer than 0s"),
+    (chain(pollInterval="9999999999h"), "pollInterval must be longer"),
+    *(
+        (endpoint(url), "url needs a host, if any a port from 1 to 65535: write")
+        for url in ("http://a:99999", "http://a:0", "http:///x", "http://[zz]", "http://:1")
+    ),
+    (remote_signer("https://a:99999"), "url needs a host"),
+    *(
+        (external(url=url), "url needs a host")
+        for url in ("redis://a:99999", "redis://[zz]/1", "rediss:///1")
+    ),
+    (external(url="redis://a/abc"), "nothing behind but the number of a database"),
+    *(
+        (external(sentinels=["a:1", each], masterName="m"), "sentinels need ports from 1 to 65535")
+        for each in ("a:0", "a:65536", "[::1]:99999")
+    ),
+    (observing(maxFeePerGas="0.5wei"), "should match"),
+    (observing(maxFeePerGas="0.0000000001gwei"), "should match"),
+]
+
+TAKEN: list[dict[str, Any]] = [
+    chain(pollInterval="0s1ms", requestTimeout="0.25h1.5m"),
+    observing(resubmitAfter="1ms", maxFeePerGas="1.123456789gwei"),
+    *(
+        endpoint(url)
+        for url in (
+            "http://a",
+            "http://a:65535",
+            "https://[2001:db8::1]:8545/v3?key=a%20b#c",
+            "https://a.b-c_d/[x]",
+            "http://10.0.0.1?a:b",
+        )
+    ),
+    remote_signer("https://signer:9000/"),
+    *(
+        external(url=url)
+        for url in ("redis://a", "rediss://a:1/", "redis://[fd00::1]:6379/12", "redis://a/0/")
+    ),
+    external(sentinels=["a:1", "[fd00::1]:65535", "10.0.0.1:26379"], masterName="m"),
 ]
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -161,6 +222,15 @@ async def test_what_cannot_be_is_refused_with_what_to_write(
     status, answer = await place.create(an_aggregator(place.namespace, "refused", **spec))
     assert status == 422, answer
     assert message in answer["message"]
+
+
+@pytest.mark.parametrize(("number", "spec"), list(enumerate(TAKEN)))
+async def test_what_is_odd_and_can_be_is_taken(
+    place: Place, number: int, spec: dict[str, Any]
+) -> None:
+    status, answer = await place.create(an_aggregator(place.namespace, f"odd-{number}", **spec))
+    assert status == 201, answer
+    assert parse(answer).name == f"odd-{number}"
 
 
 @pytest.mark.parametrize(

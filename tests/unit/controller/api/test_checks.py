@@ -16,6 +16,14 @@ CONTRACTS = {
 }
 
 
+def chain(url: str = "http://a", **fields: Any) -> dict[str, Any]:
+    return {"chain": {"endpoints": [{"name": "a", "url": url}], **fields}}
+
+
+def external(**fields: Any) -> dict[str, Any]:
+    return {"mode": "External", "external": fields}
+
+
 def problems(**spec: Any) -> tuple[str, ...]:
     least = {
         "network": {"preset": "Mainnet"},
@@ -37,6 +45,9 @@ def problems(**spec: Any) -> tuple[str, ...]:
         {"submission": {"maxFeePerGas": "1gwei", "maxPriorityFeePerGas": "1000000000wei"}},
         {"service": {"sourceRanges": ["10.0.0.0/8", "2001:db8::/32"]}},
         {"network": {"chainId": 1, "contracts": CONTRACTS}},
+        {"aggregation": {"window": "0s", "expiry": "1ms"}, "redis": external(url="redis://a/1/")},
+        chain("http://[::1]:8545?a"),
+        {"redis": external(sentinels=["a:0"], masterName="m")},  # of several, it is passed over
     ],
 )
 def test_what_can_be_has_no_problem(spec: dict[str, Any]) -> None:
@@ -66,6 +77,44 @@ def test_what_can_be_has_no_problem(spec: dict[str, Any]) -> None:
                 }
             },
             "spec.network.contracts.serviceManager: ",
+        ),
+        (
+            {
+                "submission": {
+                    "mode": "Observe",
+                    "maxFeePerGas": "1ether",
+                    "maxPriorityFeePerGas": "1.000000000000000001ether",
+                }
+            },
+            "spec.submission.maxPriorityFeePerGas: ",
+        ),
+        (chain(pollInterval="0s"), "spec.chain.pollInterval: must be longer than 0s; "),
+        (chain(requestTimeout="0.0h0ms"), "spec.chain.requestTimeout: "),
+        (
+            {"submission": {"mode": "Observe", "resubmitAfter": "0s"}},
+            "spec.submission.resubmitAfter: ",
+        ),
+        ({"aggregation": {"window": "60m", "expiry": "1h"}}, "spec.aggregation.window: "),
+        *(
+            (chain(url), "spec.chain.endpoints[0].url: needs a host")
+            for url in ("http://a:99999", "http://a:0", "http:///x", "http://[zz]", "http://a:b")
+        ),
+        (
+            {
+                "signer": {
+                    "type": "Web3Signer",
+                    "web3Signer": {"url": "https://a:65536", "address": RIGHT},
+                }
+            },
+            "spec.signer.web3Signer.url: needs a host",
+        ),
+        (
+            {"redis": external(sentinels=["a:1", "a:99999"], masterName="m")},
+            "spec.redis.external.sentinels[1]: needs a port up to 65535",
+        ),
+        *(
+            ({"redis": external(url=url)}, "spec.redis.external.url: needs a host")
+            for url in ("redis://a:99999", "rediss:///1", "redis://[zz]", "redis://a/abc")
         ),
     ],
 )

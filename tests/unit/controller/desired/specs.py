@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings, strategies as st
 
+from controller.api import fields
 from controller.desired.known import Known, Release
 from controller.resource import Resource, parse
 
@@ -247,6 +248,65 @@ SPECS = st.fixed_dictionaries(
     },
 ).map(_consistent)
 """Specs that the API server takes."""
+
+
+def _odd(pattern: str, *known: str) -> st.SearchStrategy[str]:
+    """Whatever a field's pattern takes, ``known`` among it."""
+    return st.sampled_from(known) | st.from_regex(pattern, fullmatch=True)
+
+
+def _odd_url(pattern: str, *schemes: str) -> st.SearchStrategy[str]:
+    return st.from_regex(pattern, fullmatch=True) | st.builds(
+        "{}://{}{}{}".format,
+        st.sampled_from(schemes),
+        st.sampled_from(["a", "", "[::1]", "[zz]", "[::::]", "[::1", "a:b", "a℀b", "%zz"]),
+        st.sampled_from(["", ":", ":0", ":1", ":065535", ":65536", ":99999", ":x"]),
+        st.sampled_from(["", "/", "/0", "/0/", "/abc", "/%zz", "?a", "#b", "//[c]"]),
+    )
+
+
+_odd_duration = _odd(fields.DURATION, "0s", "0ms", "0.0h", "1s", "0s1ms", "0.00000000000001ms")
+_odd_fee = _odd(fields.FEE, "0gwei", "0.5wei", "1.0wei", "0.0000000001gwei", "1e9wei")
+_odd_cidrs = st.lists(st.sampled_from(["10.0.0.0/8", "10.0.0.1/8", "::/129", "here"]), min_size=1)
+_odd_http_url = _odd_url(fields.HTTP_URL, "http", "https")
+_odd_external = st.one_of(
+    st.fixed_dictionaries({"url": _odd_url(fields.REDIS_URL, "redis", "rediss")}),
+    st.fixed_dictionaries(
+        {
+            "sentinels": st.lists(
+                _odd(fields.HOST_PORT, "a:0", "a:65535", "a:65536", "[:]:99999"), min_size=1
+            ),
+            "masterName": st.just("m"),
+        }
+    ),
+)
+
+_odd_sections: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "chain": st.fixed_dictionaries(
+        {"endpoints": _odd_http_url.map(lambda url: [{"name": "a", "url": url}])},
+        optional={"pollInterval": _odd_duration, "requestTimeout": _odd_duration},
+    ),
+    "signer": _odd_http_url.map(
+        lambda url: {"type": "Web3Signer", "web3Signer": {"url": url, "address": ADDRESS}}
+    ),
+    "aggregation": _maybe(
+        window=_odd_duration | st.just("2599h59m59.999999999s"),
+        expiry=_odd_duration | st.just("2600h"),
+    ),
+    "submission": _maybe(
+        maxFeePerGas=_odd_fee | st.just("1ether"),
+        maxPriorityFeePerGas=_odd_fee | st.just("1.000000000000000001ether"),
+        resubmitAfter=_odd_duration,
+    ),
+    "redis": st.fixed_dictionaries({"mode": st.just("External"), "external": _odd_external}),
+    "service": _odd_cidrs.map(
+        lambda cidrs: {"proxyProtocol": {"version": "V2", "trustedCidrs": cidrs}}
+    ),
+}
+ODD_SPECS = st.one_of(
+    *(st.fixed_dictionaries({name: section}) for name, section in _odd_sections.items())
+)
+"""Changes of the smallest one by what the pattern of a field takes, and by what it should not."""
 
 FACTS = st.builds(
     Known,

@@ -219,7 +219,8 @@ class ManagedRedis(Part):
     resources: Resources | None = None
     """Of the server's container. Absent: 50m CPU and 128Mi, limit 256Mi memory."""
     template: Overlay | None = None
-    """Partial pod template, merged over ours in the same way as the aggregator's."""
+    """Partial pod template, merged over ours in the same way as the aggregator's; OpenShift wants
+    the same in it."""
 
 
 class RedisTls(Part):
@@ -402,8 +403,8 @@ class NetworkPolicy(Part):
 
     mode: NetworkPolicyMode = NetworkPolicyMode.INGRESS
     """Ingress: only the ports that are meant, from whom they are meant. Strict: what pods may
-    reach is limited as well: Redis, DNS, the API server's and the endpoints' ports. Disabled:
-    none."""
+    reach is limited as well: Redis, DNS, the API server's and the endpoints' ports; where
+    urlSecretRef hides the port of an endpoint, 80, 443 and 8545. Disabled: none."""
 
 
 class Rollout(Part):

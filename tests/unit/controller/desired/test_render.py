@@ -112,6 +112,15 @@ def test_the_label_that_argo_cd_takes_for_itself_is_nowhere(case: Case) -> None:
     assert "app.kubernetes.io/instance" not in keys(case.objects())
 
 
+def test_a_template_can_leave_users_and_groups_to_the_cluster() -> None:
+    context = {"securityContext": {"$patch": "replace", "runAsNonRoot": True}}
+    template = {"template": {"spec": context}}
+    rendered = desired.render(resource(template | {"redis": {"managed": template}}), KNOWN)
+    sets = [each for each in rendered if each["kind"] == "StatefulSet"]
+    assert len(sets) == 2
+    assert not keys(sets) & {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"}
+
+
 def test_what_others_need_comes_before_them() -> None:
     rendered = kinds(desired.render(resource(), KNOWN))
     order = ["ServiceAccount", "Role", "RoleBinding", "Service", "ConfigMap", "StatefulSet"]

@@ -74,7 +74,11 @@ def decode_answers(body: bytes, count: int) -> list[Any | RpcError]:
     if not isinstance(loaded, list):
         msg = "no batch answer"
         raise BadBody(msg)
-    by_id = {item.get("id"): item for item in loaded if isinstance(item, dict)}
+    by_id = {
+        item["id"]: item
+        for item in loaded
+        if isinstance(item, dict) and isinstance(item.get("id"), int | float)
+    }
     if any(i not in by_id for i in range(count)):
         msg = "answers are missing in a batch"
         raise BadBody(msg)

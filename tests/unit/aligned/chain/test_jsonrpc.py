@@ -51,6 +51,14 @@ def test_a_missing_answer_in_a_batch_is_a_bad_body() -> None:
         jsonrpc.decode_answers(body([{"id": 1, "result": "b"}]), 2)
 
 
+@pytest.mark.parametrize("junk", [[0], {"n": 0}, "0", None], ids=repr)
+def test_an_answer_in_a_batch_whose_id_is_no_number_is_none(junk: object) -> None:
+    answers = [{"id": junk, "result": "junk"}, {"id": 0, "result": "a"}]
+    assert jsonrpc.decode_answers(body(answers), 1) == ["a"]
+    with pytest.raises(BadBody):
+        jsonrpc.decode_answers(body(answers[:1]), 1)
+
+
 def test_one_error_for_a_batch_refuses_it() -> None:
     with pytest.raises(BatchRefused):
         jsonrpc.decode_answers(body({"error": {"code": -32600, "message": "no batches"}}), 2)

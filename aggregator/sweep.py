@@ -15,7 +15,7 @@ from aligned.errors import StoreUnavailable
 from aligned.model import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aggregator.batches import Batches, BatchState
     from aggregator.ports import Progress
@@ -123,8 +123,7 @@ class Sweeper:
             revived = self._revived(before, progress)
             self._batches.finish(gone.final)
             self._batches.forget(each for each in given_up if each not in revived)
-            for state in revived.values():
-                await self._keep(state, progress.height)
+            await self._keep(revived.values(), progress.height)
         except StoreUnavailable as away:
             logger.info("sweep put off: the store is away", extra={"reason": str(away)})
             return
@@ -147,8 +146,15 @@ class Sweeper:
             and (state.batch_id not in still or len(state.signatures) > before[state.batch_id])
         }
 
-    async def _keep(self, state: BatchState, height: int) -> None:
-        """Write what memory holds of a batch again: some of it was acknowledged meanwhile."""
-        entries = [Entry(state.batch_id, *pair) for pair in state.signatures.items()]
-        await self._journal.append(entries, height=height)
-        await self._store.put(entries)
+    async def _keep(self, revived: Iterable[BatchState], height: int) -> None:
+        """Write what memory holds of batches again: some of it was acknowledged meanwhile.
+
+        All of it goes into the journal first: should the store be away, a union brings it what
+        it lacks, but nothing would bring it back to this disk.
+        """
+        groups = [
+            [Entry(state.batch_id, *pair) for pair in state.signatures.items()] for state in revived
+        ]
+        await self._journal.append([entry for group in groups for entry in group], height=height)
+        for group in groups:
+            await self._store.put(group)

@@ -7,6 +7,7 @@ import pytest
 from aggregator.batches import Batches
 from aggregator.ports import Progress
 from aggregator.sweep import ORPHAN_BLOCKS, Sweeper, settled
+from aligned.errors import StoreUnavailable
 from aligned.model import BatchId, Entry
 from tests.fakes.builders import a_batch_id, batch, block, entry
 
@@ -72,6 +73,8 @@ class Keeper:
     def __init__(self, *entries: Entry) -> None:
         self.entries = set(entries)
         self.meanwhile: Callable[[], None] = lambda: None
+        self.takes = True
+        """False: every ``put`` raises ``StoreUnavailable``."""
 
     async def forget(self, batches: Sequence[BatchId]) -> None:
         self.entries = {each for each in self.entries if each.batch_id not in batches}
@@ -82,6 +85,8 @@ class Keeper:
         self.entries |= set(entries)
 
     async def put(self, entries: Sequence[Entry]) -> None:
+        if not self.takes:
+            raise StoreUnavailable("the fake store was told to be away")
         self.entries |= set(entries)
 
 
@@ -117,3 +122,20 @@ async def test_what_comes_alive_while_it_is_forgotten_is_kept(
     held = {} if state is None else state.signatures
     assert {Entry(a_batch_id(7), *pair) for pair in held.items()} == stays
     assert journal.entries == store.entries == stays
+
+
+async def test_what_comes_alive_is_on_this_disk_again_whatever_the_store_says() -> None:
+    batches = Batches()
+    old = {entry(number, 1) for number in (7, 8)}
+    batches.keep(list(old), height=1)
+    journal, store = Keeper(*old), Keeper(*old)
+    new = {entry(number, 2) for number in (7, 8)}
+
+    def meanwhile() -> None:
+        batches.keep(list(new), height=PROGRESS.height)
+        journal.entries |= new
+        store.takes = False
+
+    journal.meanwhile = meanwhile
+    await Sweeper(batches, journal, store, Idle()).sweep(PROGRESS)
+    assert journal.entries == old | new

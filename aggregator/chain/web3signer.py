@@ -16,6 +16,8 @@ import aiohttp
 
 from aggregator.chain import signer
 from aggregator.chain.signer import SignerUnavailable
+from aligned.chain import transport
+from aligned.chain.transport import TransportFailed
 from aligned.errors import BadConfiguration
 from aligned.model import Address
 
@@ -83,11 +85,14 @@ class RemoteSigner:
             async with asyncio.timeout(self._settings.timeout):
                 headers = {"Content-Type": "application/json"} | await self._authorization()
                 async with session.post(self._settings.url, data=body, headers=headers) as answer:
-                    content = await answer.content.read(_ANSWER_LIMIT)
+                    content = await transport.read(answer, _ANSWER_LIMIT)
                     status = answer.status
         except TimeoutError as late:
             msg = f"{self._host} did not sign within {self._settings.timeout:g} s"
             raise SignerUnavailable(msg) from late
+        except TransportFailed as long:
+            msg = f"{self._host} answered with no signed transaction: {long}"
+            raise SignerUnavailable(msg) from long
         except (aiohttp.ClientError, OSError) as problem:
             msg = f"{self._host} cannot be reached: {type(problem).__name__}: {problem}"
             raise SignerUnavailable(msg) from problem

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from aligned.chain import transport
+from aligned.chain.transport import TransportFailed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,7 +36,7 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> int | None:
     call = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
     try:
         async with session.post(url, json=call) as reply:
-            answer = json.loads(await reply.content.read(_MAX_REPLY))
+            answer = json.loads(await transport.read(reply, _MAX_REPLY))
         return int(answer["result"], 16)
-    except (aiohttp.ClientError, OSError, ValueError, TypeError, KeyError):
+    except (aiohttp.ClientError, TransportFailed, OSError, ValueError, TypeError, KeyError):
         return None

@@ -67,20 +67,26 @@ class Http:
             raise TransportFailed(msg)
         try:
             async with self._session.post(url, data=body, allow_redirects=False) as response:
-                return response.status, await _read(response)
+                return response.status, await read(response, BODY_LIMIT)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The library's own texts may hold the URL, and with it a key: neither they nor the
             # cause go any further.
             raise TransportFailed(_reason(error)) from None
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the whole body, however many pieces it comes in.
+
+    Raises:
+        aiohttp.ClientError: It was cut.
+        TransportFailed: It is longer than ``limit`` bytes.
+    """
     parts = []
     size = 0
     async for part in response.content.iter_chunked(1 << 16):
         size += len(part)
-        if size > BODY_LIMIT:
-            msg = f"the answer is longer than {BODY_LIMIT} bytes"
+        if size > limit:
+            msg = f"the answer is longer than {limit} bytes"
             raise TransportFailed(msg)
         parts.append(part)
     return b"".join(parts)

@@ -404,6 +404,19 @@ async def test_an_endpoint_that_talks_nonsense_gives_way_to_the_next(text: str) 
         await good.cleanup()
 
 
+async def test_an_answer_in_pieces_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def padded(_: web.Request) -> web.Response:
+        return web.Response(text=" " * 600_000 + '{"result": "0x7a69"}')
+
+    runner, url = await serve(padded)
+    try:
+        assert await probe.chain_id([url]) is None  # longer than is read
+        monkeypatch.setattr(probe, "_MAX_REPLY", 1 << 20)
+        assert await probe.chain_id([url]) == 31337
+    finally:
+        await runner.cleanup()
+
+
 async def test_nobody_at_home_is_no_answer() -> None:
     async def never(_: web.Request) -> web.Response:
         raise AssertionError

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,12 @@ class Remote:
         self.change: dict[str, Any] = {}
         self.answer: Any = None
         self.hang = False
+        self.padding = 0
+        """Bytes of white space before the answer, which then comes in many pieces."""
         self.asked: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         call = await request.json()
         self.asked.append(call)
         self.tokens.append(request.headers.get("Authorization"))
@@ -58,7 +61,18 @@ class Remote:
             return web.json_response(self.answer)
         transaction = dataclasses.replace(parsed(call["params"][0]), **self.change)
         raw = "0x" + sign(self.key, transaction).hex()
-        return web.json_response({"jsonrpc": "2.0", "id": call["id"], "result": raw})
+        answer = {"jsonrpc": "2.0", "id": call["id"], "result": raw}
+        if self.padding:
+            return await self._in_pieces(request, b" " * self.padding + json.dumps(answer).encode())
+        return web.json_response(answer)
+
+    async def _in_pieces(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        with suppress(ConnectionError):  # the client need not read all of it
+            for start in range(0, len(body), 1400):
+                await response.write(body[start : start + 1400])
+        return response
 
 
 @asynccontextmanager
@@ -88,6 +102,19 @@ async def test_it_returns_what_the_remote_signed() -> None:
     assert await signed_by(remote) == sign(KEY, TRANSACTION)
     assert remote.asked[0]["method"] == "eth_signTransaction"
     assert remote.asked[0]["params"][0]["from"] == "0x" + ACCOUNT.hex()
+
+
+async def test_an_answer_in_many_pieces_is_read_to_its_end() -> None:
+    remote = Remote()
+    remote.padding = 900_000  # more than one read of a socket brings
+    assert await signed_by(remote) == sign(KEY, TRANSACTION)
+
+
+async def test_an_endless_answer_is_cut() -> None:
+    remote = Remote()
+    remote.padding = 1 << 20
+    with pytest.raises(SignerUnavailable, match=r"no signed transaction: .* longer than 1048576"):
+        await signed_by(remote)
 
 
 async def test_the_token_is_sent_and_read_again(tmp_path: Path) -> None:

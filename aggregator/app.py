@@ -73,7 +73,8 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
 
     Raises:
         BadConfiguration: The configuration cannot be used as it is.
-        StateDamaged: The journal cannot be read or written.
+        DiskRefused: The journal's disk is full or fails.
+        StateDamaged: The journal cannot be read.
         StateMismatch: The journal is of another deployment, or was moved.
     """
     stop = asyncio.Event()

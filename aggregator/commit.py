@@ -44,7 +44,7 @@ class Appends(Protocol):
         """Make ``entries`` durable on this machine.
 
         Raises:
-            StateDamaged: The disk refused. The process must end; nothing was promised.
+            DiskRefused: The disk refused. The process must end; nothing was promised.
         """
 
 
@@ -114,7 +114,7 @@ class Committer:
         """Commit until cancelled. What was not answered by then is repeated by its operator.
 
         Raises:
-            StateDamaged: The journal cannot be written.
+            DiskRefused: The journal cannot be written.
         """
         async with asyncio.TaskGroup() as committers:
             committers.create_task(self._see_through(), name="commit-held")

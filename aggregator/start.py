@@ -52,16 +52,18 @@ async def recover(settings: Settings, rpc: Rpc) -> State:
 
     Waits for the chain only if no journal tells what it must be: a restart takes signatures
     again while every endpoint is down. Where replicas share a store, a journal that cannot be
-    read is set aside: everything in it is there as well.
+    read is set aside: everything in it is there as well. A disk that is full or fails is no reason
+    to: what is on it can be read once there is room, or the disk is back.
 
     Raises:
         BadConfiguration: Addresses, endpoints or the journal's place cannot be used.
+        DiskRefused: The journal's disk is full or fails.
         StateDamaged: The journal cannot be read, and nobody else has its content.
         StateMismatch: It belongs to another deployment.
     """
     path = settings.journal.path
     try:
-        return await _recover(settings, rpc)
+        state = await _replayed(settings, rpc)
     except StateDamaged as damaged:
         if settings.redis is None:
             raise
@@ -72,17 +74,23 @@ async def recover(settings: Settings, rpc: Rpc) -> State:
             "batch is answered",
             extra={"path": str(path), "aside": str(aside), "reason": str(damaged)},
         )
-    return await _recover(settings, rpc)
+        state = await _replayed(settings, rpc)
+    contracts = state.deployment.contracts
+    registries = contracts.bls_apk_registry + contracts.stake_registry
+    try:
+        await state.journal.save_hint(_REGISTRIES, registries)
+    except BaseException:
+        state.journal.close()
+        raise
+    return state
 
 
-async def _recover(settings: Settings, rpc: Rpc) -> State:
+async def _replayed(settings: Settings, rpc: Rpc) -> State:
     deployment = await _deployment(settings, rpc)
     path = settings.journal.path
     journal = await asyncio.to_thread(Journal.open, path, deployment.identity)
     try:
         loaded = await asyncio.to_thread(journal.load)
-        contracts = deployment.contracts
-        await journal.save_hint(_REGISTRIES, contracts.bls_apk_registry + contracts.stake_registry)
     except BaseException:
         journal.close()
         raise

@@ -10,6 +10,7 @@
     │   ├── ChainUnavailable      no endpoint answers
     │   └── StoreUnavailable      the shared store does not confirm
     ├── StateDamaged          the person on call: the state on disk cannot be used; says what to do
+    ├── DiskRefused           the person on call: the disk is full or fails; the state is as it was
     ├── StateMismatch         the person on call: state of another deployment or version
     └── Deposed               another leader's term began: leader's work ends here
 
@@ -56,7 +57,11 @@ class StoreUnavailable(Unavailable):
 
 
 class StateDamaged(AlignedError):
-    """State on disk that cannot be read or written; the message says what to do."""
+    """State that is not as it was written; the message says what to do."""
+
+
+class DiskRefused(AlignedError):
+    """A disk that is full or fails: the state on it is no worse than before; says what to do."""
 
 
 class StateMismatch(AlignedError):

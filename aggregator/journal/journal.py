@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aggregator.journal.reading import Loaded
     from aggregator.journal.writer import Counts, Outcome
     from aggregator.outbox import OutboxRow
+    from aligned.errors import DiskRefused
     from aligned.model import BatchId, BlockRef, Entry, Identity, Operator
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class Journal:
 
     Error handling:
         When the disk refuses a write, everything that waits and every later call raises
-        ``StateDamaged``, and so does ``failed``, which the daemon awaits in order to end.
+        ``DiskRefused``, and so does ``failed``, which the daemon awaits in order to end. A bug in
+        the writer is told in the same way, as ``StateDamaged``.
     """
 
     def __init__(self, path: Path, lock: opening.Lock, connection: sqlite3.Connection) -> None:
@@ -58,7 +60,7 @@ class Journal:
         self._writer = Writer(path, connection, self._committed, self._died)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed = asyncio.Event()
-        self._error: StateDamaged | None = None
+        self._error: DiskRefused | StateDamaged | None = None
         self._closed = False
         self._lazy = 0
         self._writer.start()
@@ -78,6 +80,7 @@ class Journal:
 
         Raises:
             BadConfiguration: The path cannot hold a journal, or another process uses it.
+            DiskRefused: The disk is full or fails; the file is as it was.
             StateDamaged: The file is damaged; the message says how to go on.
             StateMismatch: It is another deployment's, was moved by an export, or is of a newer
                 release.
@@ -111,6 +114,7 @@ class Journal:
         """Return everything on disk. Blocks: measured, 45 ms for 20,000 signatures.
 
         Raises:
+            DiskRefused: The disk is full or fails.
             StateDamaged: A checksum does not fit, or a row cannot be read.
         """
         with opening.read_only(self.path) as connection:
@@ -124,7 +128,7 @@ class Journal:
             height: The chain's, from which entries of batches not on chain grow old.
 
         Raises:
-            StateDamaged: The disk refused. Part of them may be there all the same.
+            DiskRefused: The disk refused. Part of them may be there all the same.
         """
         if entries:
             waiter = self._waiter()
@@ -135,7 +139,7 @@ class Journal:
         """Keep entries of peers without waiting; False if ``LAZY_LIMIT`` wait already.
 
         Raises:
-            StateDamaged: The disk refused an earlier write.
+            DiskRefused: The disk refused an earlier write.
         """
         self._bind()
         if self._lazy + len(entries) > LAZY_LIMIT:
@@ -153,7 +157,8 @@ class Journal:
 
         Raises:
             Deposed: ``fence`` is not the journal's. Nothing was written.
-            StateDamaged: The key holds other bytes, or the disk refused. Nothing was written.
+            DiskRefused: The disk refused.
+            StateDamaged: The key holds other bytes. Nothing was written.
         """
         await self._do(lambda tables: tables.record(row, fence))
 
@@ -163,7 +168,7 @@ class Journal:
         Returns the other row that it replaced, whose transaction the file keeps as a hint.
 
         Raises:
-            StateDamaged: The disk refused.
+            DiskRefused: The disk refused.
         """
         return await self._do(lambda tables: tables.settle_row(row))
 
@@ -179,7 +184,7 @@ class Journal:
         """Delete all signatures of ``batches`` and what was refuted of them.
 
         Raises:
-            StateDamaged: The disk refused.
+            DiskRefused: The disk refused.
         """
         await self._do(lambda tables: tables.forget(batches))
 
@@ -188,7 +193,7 @@ class Journal:
 
         Raises:
             Deposed: The journal's is higher, or equal with another holder.
-            StateDamaged: The disk refused.
+            DiskRefused: The disk refused.
         """
         return await self._do(lambda tables: tables.claim(fence))
 
@@ -196,7 +201,7 @@ class Journal:
         """Add or replace operators; from now on all up to ``progress`` are known.
 
         Raises:
-            StateDamaged: The disk refused.
+            DiskRefused: The disk refused.
         """
         await self._do(lambda tables: tables.save_operators(operators, progress))
 
@@ -204,7 +209,7 @@ class Journal:
         """Replace a cached value that can be derived again, such as the chain cursor.
 
         Raises:
-            StateDamaged: The disk refused.
+            DiskRefused: The disk refused.
         """
         await self._do(lambda tables: tables.save_hint(name, value))
 
@@ -212,7 +217,7 @@ class Journal:
         """Wait for the journal's failure; never returns otherwise.
 
         Raises:
-            StateDamaged: The disk refused a write. The process must end.
+            DiskRefused: The disk refused a write. The process must end.
         """
         self._loop = asyncio.get_running_loop()
         await self._failed.wait()
@@ -250,7 +255,7 @@ class Journal:
 
     def _demand(self) -> None:
         if self._error is not None:
-            raise StateDamaged(str(self._error)) from self._error
+            raise type(self._error)(str(self._error)) from self._error
         if self._closed:
             msg = "the journal is closed"
             raise RuntimeError(msg)
@@ -260,7 +265,7 @@ class Journal:
     def _committed(self, outcomes: list[Outcome]) -> None:
         self._call(self._settle, outcomes)
 
-    def _died(self, error: StateDamaged | None) -> None:
+    def _died(self, error: DiskRefused | None) -> None:
         bug = StateDamaged(f"journal {self.path}: the writer ended by a bug; see the traceback")
         self._call(self._settle_failure, error or bug)
 
@@ -283,9 +288,9 @@ class Journal:
             else:
                 waiter.set_exception(error)
 
-    def _settle_failure(self, error: StateDamaged) -> None:
+    def _settle_failure(self, error: DiskRefused | StateDamaged) -> None:
         self._error = error
         self._failed.set()
         for work in self._writer.drain():
             if work.waiter is not None and not work.waiter.done():
-                work.waiter.set_exception(StateDamaged(str(error)))
+                work.waiter.set_exception(type(error)(str(error)))

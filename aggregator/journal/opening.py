@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aggregator.journal import format as layout, reading
 from aggregator.journal.content import set_meta
-from aligned.errors import BadConfiguration, StateDamaged, StateMismatch
+from aligned.errors import BadConfiguration, DiskRefused, StateDamaged, StateMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -51,6 +51,7 @@ class Lock:
 
         Raises:
             BadConfiguration: Another process has it, or the folder cannot be written.
+            DiskRefused: The disk is full or fails.
         """
         self.path = path.with_name(path.name + ".lock")
         try:
@@ -68,8 +69,13 @@ class Lock:
                 " own; stop the other process or configure another path"
             )
             raise BadConfiguration(reading.at(path, problem)) from error
-        os.truncate(self._descriptor, 0)
-        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+        try:
+            os.truncate(self._descriptor, 0)
+            os.write(self._descriptor, holder.encode())
+        except OSError as error:
+            os.close(self._descriptor)
+            raise DiskRefused(reading.refusal(path, error)) from error
 
     def release(self) -> None:
         """Let the next one in. The file stays: removing it would let two processes lock."""
@@ -129,6 +135,7 @@ def connect(path: Path, connection_class: type[sqlite3.Connection]) -> sqlite3.C
 
     Raises:
         BadConfiguration: Another program's file.
+        DiskRefused: The disk is full or fails.
         StateDamaged: The file cannot be read.
         StateMismatch: A newer release wrote it.
     """
@@ -147,10 +154,10 @@ def connect(path: Path, connection_class: type[sqlite3.Connection]) -> sqlite3.C
                 _create(connection)
             check_format(path, connection)
             check_pages(connection)
+            sync_folder(path)
         except BaseException:
             connection.close()
             raise
-    sync_folder(path)
     return connection
 
 
@@ -160,6 +167,7 @@ def read_only(path: Path) -> Generator[sqlite3.Connection]:
 
     Raises:
         BadConfiguration: No such file, or another program's.
+        DiskRefused: The disk is full or fails.
         StateDamaged: The file cannot be read.
         StateMismatch: A newer release wrote it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aggregator.journal import format as layout
 from aggregator.journal.format import Fence
-from aligned.errors import BadConfiguration, StateDamaged
+from aligned.errors import BadConfiguration, DiskRefused, StateDamaged
 from aligned.model import (
     Address,
     BatchId,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from aggregator.outbox import OutboxRow
     from aligned.model import BlockRef, Identity
 
+_DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 _IN_THE_WAY = ("SQLITE_AUTH", "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")
 
 NO_FENCE = Fence(Term(0), "")
@@ -61,16 +63,36 @@ def damage_reported(path: Path) -> Generator[None]:
 
     Raises:
         BadConfiguration: Something stands in the way of reading.
+        DiskRefused: The disk is full or fails. Opening a file writes, too.
         StateDamaged: The file is not as it was written.
     """
     try:
         yield
+    except OSError as error:
+        raise DiskRefused(refusal(path, error)) from error
     except sqlite3.OperationalError as error:
+        if error.sqlite_errorname.startswith(_DISK):
+            raise DiskRefused(refusal(path, error)) from error
         if error.sqlite_errorname.startswith(_IN_THE_WAY):
             raise BadConfiguration(at(path, f"cannot be opened ({error})")) from error
         raise StateDamaged(damage(path, str(error))) from error
     except (sqlite3.Error, KeyError, TypeError, ValueError, OverflowError) as error:
         raise StateDamaged(damage(path, str(error))) from error
+
+
+def refusal(path: Path, error: sqlite3.Error | OSError) -> str:
+    """Return the message for a journal whose disk is full or fails."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    try:
+        free = f"{shutil.disk_usage(path.parent).free // 2**20} MiB free"
+    except OSError:
+        free = "free space unknown"
+    return (
+        f"journal {path}: writing failed ({name}: {error}; {free}). Nothing that was acknowledged"
+        " is lost; what was waiting was not acknowledged and operators send it again. Make room if"
+        " the disk or a quota is full, replace the disk if it reports errors, then start again."
+        " Leave the file where it is."
+    )
 
 
 def damage(path: Path, what: str) -> str:

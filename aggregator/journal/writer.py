@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from aggregator.journal import content
-from aligned.errors import AlignedError, StateDamaged
+from aggregator.journal import content, reading
+from aligned.errors import AlignedError, DiskRefused
 
 if TYPE_CHECKING:
     import asyncio
@@ -93,7 +92,7 @@ class Writer:
         path: Path,
         connection: sqlite3.Connection,
         report: Callable[[list[Outcome]], None],
-        fail: Callable[[StateDamaged | None], None],
+        fail: Callable[[DiskRefused | None], None],
     ) -> None:
         """Prepare; ``start`` begins.
 
@@ -144,7 +143,7 @@ class Writer:
         try:
             self._work()
         except (sqlite3.Error, OSError) as error:
-            self._give_up(write_failed(self._path, error), error)
+            self._give_up(DiskRefused(reading.refusal(self._path, error)), error)
         except BaseException:
             self._give_up(None, None)
             raise
@@ -222,23 +221,9 @@ class Writer:
         self.counts.checkpoints += 1
         self._unmerged = 0
 
-    def _give_up(self, error: StateDamaged | None, cause: BaseException | None) -> None:
+    def _give_up(self, error: DiskRefused | None, cause: BaseException | None) -> None:
         # Never closed, not even when the interpreter ends: see the class.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         if error is not None:
             error.__cause__ = cause
         self._fail(error)
-
-
-def write_failed(path: Path, error: sqlite3.Error | OSError) -> StateDamaged:
-    """Return the error for a journal that could not be written."""
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    try:
-        free = f"{shutil.disk_usage(path.parent).free // 2**20} MiB free"
-    except OSError:
-        free = "free space unknown"
-    return StateDamaged(
-        f"journal {path}: writing failed ({name}: {error}; {free}). Nothing that was acknowledged"
-        " is lost; what was waiting was not acknowledged and operators send it again. Make room if"
-        " the disk or a quota is full, replace the disk if it reports errors, then start again."
-    )

@@ -192,7 +192,7 @@ class Held:
         The store is fenced and its rows are write-once, so its word counts against a journal's.
 
         Raises:
-            StateDamaged: The disk refused.
+            DiskRefused: The disk refused.
         """
         replaced = await self._journal.settle_row(row)
         if replaced is not None:
@@ -220,7 +220,8 @@ class Held:
     async def run(self) -> NoReturn:
         """Write down what peers told, until cancelled.
 
-        A disk that refuses is the journal's own to tell: see ``Journal.failed``.
+        Raises:
+            DiskRefused: The process must end, as ``Journal.failed`` has it, too.
         """
         while True:
             write = await self._writes.get()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class SingleStore:
     """``Store`` over the journal of this process; its fence is the store's.
 
-    ``StoreUnavailable`` never comes up: a journal that cannot be written raises ``StateDamaged``
+    ``StoreUnavailable`` never comes up: a journal that cannot be written raises ``DiskRefused``
     and ends the process.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.ports import KnownOperator, ReplyCode, Standing
-from aligned.errors import StateDamaged
+from aligned.errors import DiskRefused
 from aligned.model import BlockRef, Entry, Operator, OperatorId, OperatorSet
 from tests.fakes.builders import block, operator
 
@@ -90,5 +90,5 @@ class ListJournal:
         self.on_append()
         if self.broken:
             msg = "disk full"
-            raise StateDamaged(msg)
+            raise DiskRefused(msg)
         self.groups.append(list(entries))

@@ -7,13 +7,15 @@ import itertools
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from aggregator.journal import opening, reading
 from aggregator.journal.reading import Loaded
@@ -72,6 +74,35 @@ async def eventually(holds: Callable[[], bool], what: str) -> None:
     except TimeoutError as late:
         msg = f"not within {SECONDS} s: {what}"
         raise AssertionError(msg) from late
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount two megabytes of memory, over what ``folder`` holds."""
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill_up(folder: Path) -> Callable[[], None]:
+    """Leave no byte on the disk of ``folder``; return what makes room again."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    return ballast.unlink
 
 
 @asynccontextmanager

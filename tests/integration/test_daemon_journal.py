@@ -6,10 +6,8 @@ import asyncio
 import os
 import random
 import resource
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,16 @@ from aligned.wire import messages
 from devnet.go_client import Connection, ConnectionLost, ShutDown
 from devnet.network import Network
 from devnet.operator import Seen
-from tests.integration.daemons import AT_ONCE, SECONDS, World, eventually, merged, world
+from tests.integration.daemons import (
+    AT_ONCE,
+    SECONDS,
+    World,
+    eventually,
+    fill_up,
+    merged,
+    small_disk,
+    world,
+)
 
 Promises = set[tuple[BatchId, OperatorId]]
 
@@ -99,32 +106,7 @@ def limit_file_size(here: World) -> Callable[[], None]:
 
 
 def fill_disk(here: World) -> Callable[[], None]:
-    """Leave no byte on the journal's disk."""
-    ballast = here.journal.parent / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-    return ballast.unlink
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount two megabytes of memory."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip("no right to mount")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    return fill_up(here.journal.parent)
 
 
 async def fill(here: World, spoil: Callable[[World], Callable[[], None]]) -> None:
@@ -154,6 +136,29 @@ async def test_a_full_disk_ends_it_and_loses_nothing(chain: Network, tmp_path: P
         overrides = merged(AT_ONCE, {"journal": {"path": str(disk / "aggregator.db")}})
         async with world(chain, tmp_path, overrides=overrides) as here:
             await fill(here, fill_disk)
+
+
+async def test_started_on_a_full_disk_it_ends_and_has_everything_once_there_is_room(
+    chain: Network, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        overrides = merged(AT_ONCE, {"journal": {"path": str(disk / "aggregator.db")}})
+        async with world(chain, tmp_path, overrides=overrides) as here:
+            here.online(0)
+            await here.start()
+            batch = await here.batcher.post()
+            await here.signed(batch, 0, 1)
+            assert await here.daemon.terminate() == 0
+            mend = fill_disk(here)
+            for _ in range(2):
+                why = await here.refuses_to_start()
+                assert "Make room" in why
+                assert "Leave the file where it is" in why
+            mend()
+            await here.start()
+            assert here.promised() <= here.kept()
+            await here.signed(batch, 2)
+            await here.answered_once(batch)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no limit for another process")

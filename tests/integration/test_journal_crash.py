@@ -31,7 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from aggregator.journal.format import Fence
 from aggregator.journal.journal import Journal
-from aligned.errors import StateDamaged
+from aligned.errors import DiskRefused
 from aligned.model import Term
 from tests.contracts.test_store import row
 from tests.fakes.builders import a_batch_id, entry
@@ -82,7 +82,7 @@ async def main():
 
 try:
     asyncio.run(main())
-except* StateDamaged as failures:
+except* DiskRefused as failures:
     say("damaged", failures.exceptions[0])
     sys.exit(1)
 """

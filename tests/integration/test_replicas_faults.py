@@ -24,7 +24,8 @@ SIGKILL, SIGTERM                        test_replicas: the_successor_of_a_killed
 SIGSTOP, SIGCONT                        test_replicas: a_leader_that_wakes_after_its_successor
 event loop blocked for 5 s              here: a_leader_whose_loop_is_blocked; without peers,
                                         test_loop_blocked
-disk full                               here: a_replica_whose_disk_is_full
+disk full                               here: a_replica_whose_disk_is_full,
+                                        a_journal_on_a_full_disk
 journal wiped                           here: wiped_journals
 journal damaged                         test_replicas: a_damaged_journal_is_set_aside
 journal full of what is settled         here: what_was_settled_while_a_replica_was_away
@@ -55,10 +56,12 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -67,7 +70,7 @@ from aggregator import app, configure
 from aggregator.journal import opening, reading
 from devnet.replicas import Replica
 from devnet.sentinel import SentinelGroup
-from tests.integration.daemons import SECONDS, eventually, mining
+from tests.integration.daemons import SECONDS, eventually, fill_up, mining, small_disk
 from tests.integration.trio import Trio
 
 TEN_MINUTES = 600
@@ -252,6 +255,34 @@ async def test_a_replica_whose_disk_is_full_ends_and_the_others_go_on(
         await full.daemon.ready()
     await trio.answered_once(batch)
     await trio.nothing_is_lost()
+
+
+async def test_a_journal_on_a_full_disk_is_left_alone_and_used_once_there_is_room(
+    trio: Trio, tmp_path: Path
+) -> None:
+    leader = await trio.replicas.start()
+    full = trio.standbys(leader)[0]
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, full)
+    assert await full.daemon.terminate() == 0
+    folder = full.journal.parent
+    files = shutil.copytree(folder, tmp_path / "files")
+    with small_disk(folder):
+        shutil.copytree(files, folder, dirs_exist_ok=True)
+        mend = fill_up(folder)
+        for _ in range(2):
+            full.daemon.start()
+            assert await full.daemon.ended() == 1
+            line = trio.lines(full)[-1]
+            assert (line["level"], line["kind"]) == ("critical", "DiskRefused")
+        assert "set aside" not in full.daemon.log_text()
+        await trio.signed_by_the_others(batch, full)
+        await trio.answered_once(batch)
+        mend()
+        assert list(folder.glob("*damaged*")) == []
+        full.daemon.start()
+        await full.daemon.ready()
+        await trio.nothing_is_lost()
 
 
 async def test_wiped_journals_are_filled_from_the_others(trio: Trio) -> None:

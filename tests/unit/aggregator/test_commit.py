@@ -9,7 +9,7 @@ from aggregator.batches import Batches
 from aggregator.commit import GROUP, HOLD_SECONDS, OVERLAP, Committer
 from aggregator.ports import Commit, Standing
 from aggregator.receive import Incoming
-from aligned.errors import StateDamaged, StoreUnavailable
+from aligned.errors import DiskRefused, StoreUnavailable
 from aligned.model import Entry
 from tests.fakes.builders import a_batch_id, entry, operator_id
 from tests.fakes.stages import ListJournal, ManualClock, RecordingCaller
@@ -115,7 +115,7 @@ async def test_an_error_of_the_disk_ends_the_stage_with_nothing_answered() -> No
     bench.add(1, 1)
     with pytest.raises(ExceptionGroup) as failure:
         await bench.until_complete()
-    assert failure.group_contains(StateDamaged)
+    assert failure.group_contains(DiskRefused)
     assert bench.outcomes.done_entries == []
     assert bench.store.shared == []
 

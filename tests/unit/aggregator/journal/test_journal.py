@@ -18,7 +18,7 @@ from aggregator.journal.format import Fence
 from aggregator.journal.journal import LAZY_LIMIT, Journal
 from aggregator.journal.writer import CHECKPOINT_SIZE
 from aggregator.outbox import Kind, OutboxRow
-from aligned.errors import Deposed, StateDamaged
+from aligned.errors import Deposed, DiskRefused, StateDamaged
 from aligned.model import (
     Address,
     Entry,
@@ -334,11 +334,11 @@ async def test_a_failed_write_fails_everything_that_waits_and_all_later_calls(
 ) -> None:
     journal, connection = gated(start)
     connection.broken = "disk I/O error"
-    failures: list[StateDamaged] = []
+    failures: list[DiskRefused] = []
 
     async def fails(call: Any) -> None:
         with pytest.raises(
-            StateDamaged, match=r"writing failed .*disk I/O error.*MiB free"
+            DiskRefused, match=r"writing failed .*disk I/O error.*MiB free"
         ) as error:
             await call
         failures.append(error.value)
@@ -355,9 +355,9 @@ async def test_a_failed_write_fails_everything_that_waits_and_all_later_calls(
         await asyncio.sleep(0)
         connection.open.set()
     assert len(failures) == 4
-    with pytest.raises(StateDamaged, match="writing failed"):
+    with pytest.raises(DiskRefused, match="writing failed"):
         journal.append_lazily([entry(3)], height=7)
-    with pytest.raises(StateDamaged, match="writing failed"):
+    with pytest.raises(DiskRefused, match="writing failed"):
         await journal.append([entry(3)], height=7)
 
 
@@ -365,9 +365,9 @@ async def test_after_a_failed_write_nothing_is_tried_again(start: Start) -> None
     journal, connection = gated(start)
     connection.broken = "disk I/O error"
     connection.open.set()
-    with pytest.raises(StateDamaged):
+    with pytest.raises(DiskRefused):
         await journal.append([entry(1)], height=7)
-    with pytest.raises(StateDamaged):
+    with pytest.raises(DiskRefused):
         await journal.append([entry(2)], height=7)
     journal.close()
     assert len(connection.statements) == 1
@@ -380,7 +380,7 @@ async def test_a_failed_write_leaves_what_was_acknowledged(
     connection.open.set()
     await journal.append([entry(1)], height=7)
     connection.broken = "database or disk is full"
-    with pytest.raises(StateDamaged, match="Make room"):
+    with pytest.raises(DiskRefused, match="Make room"):
         await journal.append([entry(2)], height=7)
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -393,9 +393,9 @@ async def test_a_failed_checkpoint_is_not_tried_again(start: Start, path: Path) 
     journal, connection = gated(start)
     connection.open.set()
     connection.broken_at = "PRAGMA wal_checkpoint"
-    with pytest.raises(StateDamaged, match="writing failed"):
+    with pytest.raises(DiskRefused, match="writing failed"):
         await _append_for_ever(journal)
-    with pytest.raises(StateDamaged, match="writing failed"):
+    with pytest.raises(DiskRefused, match="writing failed"):
         await journal.failed()
     journal.close()
     checkpoints = [sql for sql in connection.statements if "checkpoint" in sql]

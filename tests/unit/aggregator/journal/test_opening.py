@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from aggregator.journal import opening
 from aggregator.journal.format import Fence
 from aggregator.journal.journal import Journal
 from aggregator.journal.reading import Loaded
-from aligned.errors import AlignedError, BadConfiguration, StateDamaged, StateMismatch
+from aligned.errors import AlignedError, BadConfiguration, DiskRefused, StateDamaged, StateMismatch
 from aligned.model import Address, BlockHash, Identity, Term
 from tests.fakes.builders import a_batch_id, block, entry, operator
 
@@ -157,6 +158,38 @@ def test_a_folder_that_takes_no_lock_is_refused(start: Start, path: Path) -> Non
     path.with_name("journal.db.lock").mkdir()
     with pytest.raises(BadConfiguration, match=r"journal\.db\.lock cannot be written"):
         start()
+
+
+def test_a_lock_that_the_disk_does_not_take_is_not_called_damaged(start: Start, path: Path) -> None:
+    path.with_name("journal.db.lock").symlink_to("/dev/full")
+    with pytest.raises(DiskRefused, match="Make room"):
+        start()
+
+
+def test_a_folder_that_the_disk_does_not_take_is_not_called_damaged(
+    start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(opening, "sync_folder", fails)
+        with pytest.raises(DiskRefused, match=r"OSError: .*Input/output error.*Leave the file"):
+            start()
+    assert start().load().entries == {}
+
+
+def test_a_journal_for_which_there_is_no_room_is_not_called_damaged(
+    start: Start, path: Path
+) -> None:
+    class Small(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.execute("PRAGMA max_page_count = 3")
+
+    with pytest.raises(DiskRefused, match=r"SQLITE_FULL: .* Make room"):
+        start(connection_class=Small)
+    assert start().load().entries == {}
 
 
 def test_a_database_that_somebody_else_holds_is_not_called_damaged(

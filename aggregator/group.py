@@ -148,6 +148,11 @@ class Group:
         return None if self.sharing is None else not self.sharing.is_away
 
     @property
+    def is_outbox_readable(self) -> bool | None:
+        """Whether the shared outbox could be read last; None without one."""
+        return None if self.redis is None else self.redis.is_outbox_readable
+
+    @property
     def restored(self) -> int:
         """Signatures that the shared store had forgotten."""
         return 0 if self.sharing is None else self.sharing.progress.restored
@@ -166,6 +171,7 @@ class Group:
             "fence": self.redis.known_fence._asdict(),
             "store": {
                 "reachable": self.is_store_reachable,
+                "outbox_readable": self.is_outbox_readable,
                 "primary": None if primary is None else str(primary),
                 "in_sync": self.sharing.is_merged,
                 "conflicts": self.redis.counted.conflicts,

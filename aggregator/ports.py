@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from aligned.errors import Deposed, StateDamaged
+from aligned.errors import Deposed, StateDamaged, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,7 +164,8 @@ class Store(Protocol):
 
         Raises:
             Deposed: The fence is higher, or equal with another holder.
-            StoreUnavailable: Not confirmed in time.
+            StoreUnavailable: Not confirmed in time. ``OutboxUnreadable`` where a row cannot be
+                read: the fence is (``term``, ``holder``), and the term must not begin.
         """
 
     async def record(self, term: Term, holder: str, row: OutboxRow) -> None:
@@ -189,6 +190,13 @@ class Store(Protocol):
 
 class RowTaken(StateDamaged):
     """An outbox key holds another transaction. Nothing was written, and what is there counts."""
+
+
+class OutboxUnreadable(StoreUnavailable):
+    """The shared outbox holds a row that this release cannot read.
+
+    Who answers beside it could answer twice or spoil a nonce. Another release may read it.
+    """
 
 
 class End(StrEnum):

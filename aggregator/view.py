@@ -214,6 +214,7 @@ class View:
             bls_backend=parts.backend.name,
             leads=parts.role.leads,
             store_reachable=parts.group.is_store_reachable,
+            outbox_readable=parts.group.is_outbox_readable,
             store_restored=parts.group.restored,
             term=parts.role.term or 0,
             responses=self._responses(),

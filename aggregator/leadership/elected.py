@@ -70,6 +70,9 @@ class Claims(Protocol):
     @property
     def known_fence(self) -> tuple[int, str]: ...
 
+    @property
+    def is_outbox_readable(self) -> bool: ...
+
     async def beat(self, pod: str, facts: bytes) -> Beaten: ...
 
     async def claim(self, term: Term, holder: str) -> object: ...
@@ -299,6 +302,7 @@ class ElectedLeadership:
                 replace(
                     self._vitals,
                     beat=now,
+                    outbox_readable=self._claims.is_outbox_readable,
                     chain=now - self._health.head_age(),
                     signs=self._health.signs(),
                 )

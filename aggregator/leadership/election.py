@@ -115,6 +115,8 @@ class Vitals:
     fence: Fence = NOBODY
     peers: frozenset[str] = frozenset()
     """Pods that were alive and fit lately."""
+    outbox_readable: bool = True
+    """Every row of the shared outbox could be read when it was read last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,7 @@ def unfit(vitals: Vitals, now: float) -> str | None:
     reasons = (
         (now - vitals.beat > LOOP_SECONDS, "its main loop hangs"),
         (now - vitals.store > STORE_SECONDS, "the shared store does not answer it"),
+        (not vitals.outbox_readable, "it cannot read the shared outbox"),
         (now - vitals.chain > CHAIN_SECONDS, "it has no endpoint with a fresh head"),
         (not vitals.signs, "its signer is not the aggregator of the contract"),
         (now < vitals.refused_until, "the store refused its terms"),

@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from aggregator.journal.format import Fence
+from aggregator.journal.format import Fence, whole
 from aggregator.outbox import Kind, OutboxRow
 from aligned.errors import StateDamaged
 from aligned.model import (
@@ -151,22 +151,22 @@ def unpack_row(value: bytes) -> OutboxRow:
         batch_id, created = fields["batch"], fields["created"]
         return OutboxRow(
             sender=Address(bytes.fromhex(fields["sender"])),
-            nonce=fields["nonce"],
-            attempt=fields["attempt"],
+            nonce=whole(fields["nonce"]),
+            attempt=whole(fields["attempt"]),
             kind=Kind(fields["kind"]),
             batch_id=None if batch_id is None else BatchId(bytes.fromhex(batch_id)),
             created=None
             if created is None
-            else BlockRef(created[0], BlockHash(bytes.fromhex(created[1]))),
+            else BlockRef(whole(created[0]), BlockHash(bytes.fromhex(created[1]))),
             raw=bytes.fromhex(fields["raw"]),
             hash=TransactionHash(value[:_HASH_BYTES]),
-            gas=fields["gas"],
-            max_fee=Wei(fields["max_fee"]),
-            max_priority_fee=Wei(fields["max_priority_fee"]),
-            term=Term(fields["term"]),
+            gas=whole(fields["gas"]),
+            max_fee=Wei(whole(fields["max_fee"])),
+            max_priority_fee=Wei(whole(fields["max_priority_fee"])),
+            term=Term(whole(fields["term"])),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        msg = f"the outbox of the shared store holds what is no row: {error!r}"
+        msg = f"{value[:_HASH_BYTES].hex()} in the outbox of the shared store is no row: {error!r}"
         raise StateDamaged(msg) from error
 
 

@@ -23,8 +23,8 @@ from aggregator.store.records import (
     row_key,
     unpack_fence,
     unpack_news,
-    unpack_row,
 )
+from aggregator.store.rows import Rows
 from aligned.errors import StateDamaged
 from aligned.model import BatchId, OperatorId, Signature
 
@@ -135,11 +135,17 @@ class RedisStore:
             discovery, identity, fence=fence, learned=learned, copies=copies, reads=reads
         )
         self.primary = self._calls.primary
+        self._rows = Rows(self._calls.keys.outbox)
 
     @property
     def known_fence(self) -> Fence:
         """The highest fence this replica knows of. Memory only."""
         return self._calls.fence
+
+    @property
+    def is_outbox_readable(self) -> bool:
+        """Every row could be read when the outbox was read last. Memory only."""
+        return self._rows.are_readable
 
     # What any replica does.
 
@@ -247,7 +253,7 @@ class RedisStore:
     async def claim(self, term: Term, holder: str) -> Sequence[OutboxRow]:
         rows = await self._calls.write("claim", self.writer, LOG_LENGTH, term, holder)
         self._calls.learn(Fence(term, holder))
-        return sorted(map(unpack_row, texts(rows)), key=row_key)
+        return self._rows.read(texts(rows))
 
     async def confirm(self, term: Term, holder: str) -> None:
         """Make sure that (``term``, ``holder``) is the fence. Same errors as ``record``.
@@ -309,9 +315,14 @@ class RedisStore:
         return stored
 
     async def rows(self) -> list[OutboxRow]:
-        """Return the outbox."""
+        """Return the outbox.
+
+        Raises:
+            OutboxUnreadable: A row cannot be read.
+            StoreUnavailable: No answer in time.
+        """
         [values] = await self._calls.read(("HVALS", self._calls.keys.outbox))
-        return sorted(map(unpack_row, texts(values)), key=row_key)
+        return self._rows.read(texts(values))
 
     async def news(
         self, link: Link, after: bytes, *, limit: int, block_milliseconds: int

@@ -55,7 +55,7 @@ class SharedStore:
 
         Raises:
             Deposed: The fence is higher, or equal with another holder.
-            StoreUnavailable: Not confirmed in time.
+            StoreUnavailable: Not confirmed in time, or a row cannot be read.
         """
         claimed = await self._redis.claim(term, holder)
         await self._journal.claim(Fence(term, holder))

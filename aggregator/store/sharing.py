@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from aggregator.ports import OutboxUnreadable
 from aggregator.store.calls import Unconfirmed
 from aggregator.store.records import News, row_key
 from aggregator.store.redis import NEW
-from aligned.errors import StateDamaged, StoreUnavailable
+from aligned.errors import StoreUnavailable
 from aligned.model import Entry
 
 if TYPE_CHECKING:
@@ -244,6 +246,8 @@ class Sharing:
     async def unite(self) -> None:
         """Bring what only one side has to the other; also before a new leader's first answer.
 
+        Signatures are shared beside an outbox that cannot be read: that is a leader's matter.
+
         Raises:
             StoreUnavailable: Not finished.
         """
@@ -253,14 +257,8 @@ class Sharing:
             chunk = ids[start : start + BATCHES]
             for batch_id, stored in (await self._store.signatures(chunk)).items():
                 await self._unite_batch(batch_id, stored)
-        try:
+        with suppress(OutboxUnreadable):
             await self._unite_rows()
-        except StateDamaged as damaged:
-            logger.error(  # noqa: TRY400 - the text says all
-                "the shared outbox cannot be read; a leader cannot begin its term. Remove what "
-                "is no row, or empty this Redis: journals fill it again",
-                extra={"reason": str(damaged)},
-            )
         self.progress.unions += 1
 
     async def _unite_batch(self, batch_id: BatchId, stored: Mapping[OperatorId, Signature]) -> None:

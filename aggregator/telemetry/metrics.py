@@ -72,6 +72,8 @@ class Snapshot:
     """0 before the first."""
     store_reachable: bool | None = None
     """Whether the store that replicas share answers; None without one."""
+    outbox_readable: bool | None = None
+    """Whether this release can read every row in it; None without one."""
     store_restored: int = 0
     """Signatures that the shared store had forgotten."""
     responses: Mapping[str, int] = field(default_factory=dict)
@@ -262,6 +264,7 @@ def _states(snapshot: Snapshot) -> Iterator[Metric]:
         ("leader", "1 while this replica leads", int(snapshot.leads)),
         ("term", "Period of leadership; rises", snapshot.term),
         ("store_reachable", "1 while the shared store answers", snapshot.store_reachable),
+        ("outbox_readable", "1 while the shared outbox can be read", snapshot.outbox_readable),
         ("calls_held", "Calls waiting for an operator or the store", snapshot.calls_held),
         ("connections", "Open connections of operators", snapshot.connections),
         ("journal_bytes", "Size of the journal", snapshot.journal_bytes),

@@ -47,6 +47,7 @@ class ClaimsInMemory:
         self.shared = shared
         self.known_fence: tuple[int, str] = (0, "")
         self.away = False
+        self.is_outbox_readable = True
         self.refuse = 0
         """So many of the next claims find that a rival was faster."""
 

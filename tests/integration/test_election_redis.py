@@ -14,11 +14,14 @@ from aggregator.lead import while_leading
 from aggregator.leadership.elected import ElectedLeadership, Health
 from aggregator.leadership.election import Candidate, Profile
 from aggregator.leadership.redis import RedisLock
+from aggregator.ports import End
+from aggregator.store.keys import Keys
 from aggregator.store.redis import RedisStore
 from aggregator.store.sharing import Sharing
 from aligned.errors import StoreUnavailable
 from aligned.model import Term
 from devnet.sentinel import SentinelGroup
+from tests.fakes.builders import entry
 from tests.fakes.redis import (
     STEADY,
     HeldInMemory,
@@ -172,6 +175,43 @@ async def test_terms_rise_through_every_loss_of_the_primary(
     assert in_order(nodes)
     term, _ = nodes[0].accepted[-1]
     await until(lambda: nodes[0].store.known_fence.term >= term, "all hear of the term")
+
+
+async def test_who_cannot_read_the_outbox_stands_by_and_who_can_leads(
+    group: SentinelGroup, nodes: Sequence[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, key = group.machines[group.primary()].port, Keys.of(identity()).outbox.decode()
+    group.ask(port, "HSET", key, "of a later release", "what only that one reads")
+    for node in nodes:  # as each does every ten seconds
+        await answered(node.sharing.unite)
+    why = "it cannot read the shared outbox"
+    await until(lambda: all(node.leadership.unfit == why for node in nodes), "all stand by")
+    await until(lambda: not any(node.leads for node in nodes), "nobody leads")
+    for node in nodes:
+        await answered(lambda node=node: node.store.put([entry()]))  # type: ignore[misc] # default
+    later = Node(group, "later", nodes[0].accepted)
+    monkeypatch.setattr(later.store._rows, "read", lambda _: [])
+    async with later.running():
+        await writes_go_on(nodes)
+        assert later.leads
+        assert not any(node.leads for node in nodes)
+    group.ask(port, "HDEL", key, "of a later release")
+    for node in nodes:
+        await answered(node.sharing.unite)
+    await writes_go_on(nodes)
+    assert in_order(nodes)
+
+
+async def test_who_wins_beside_an_outbox_it_cannot_read_begins_no_term(
+    group: SentinelGroup,
+) -> None:
+    port, key = group.machines[group.primary()].port, Keys.of(identity()).outbox.decode()
+    group.ask(port, "HSET", key, "of a later release", "what only that one reads")
+    async with Node(group, "pod-0", []).running() as one:
+        await until(lambda: one.leadership.won is not None, "it wins the lock")
+        await until(lambda: one.leadership.standing.end is End.UNFIT, "it gives it up")
+        assert one.leadership.standing.why == "it cannot read the shared outbox"
+        assert (one.terms, one.accepted) == ([], [])
 
 
 async def test_a_leader_that_lost_the_store_is_replaced(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.journal.format import Fence
+from aggregator.ports import OutboxUnreadable
 from aggregator.store.connection import Access, Address, Refusal, Server, Tls, connect, exchange
 from aggregator.store.discovery import Fixed, Sentinels
 from aggregator.store.keys import COMMANDS, SENTINEL_COMMANDS, Keys
@@ -256,6 +257,29 @@ async def test_rows_that_were_wiped_are_merged_without_a_term(
     await other.merge([], [a_row(7)])
     await other.merge([], [a_row(7, raw=b"never confirmed")])  # the stored one counts
     assert list(await store.claim(ONE, "a")) == [a_row(7)]
+
+
+async def test_an_outbox_that_cannot_be_read_is_told_once_and_begins_no_term(
+    group: SentinelGroup, store: RedisStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await store.merge([], [a_row(7)])
+    port, key = group.machines[group.primary()].port, Keys.of(identity()).outbox.decode()
+    group.ask(port, "HSET", key, "of a later release", "what only that one reads")
+    for _ in range(2):
+        with pytest.raises(OutboxUnreadable):
+            await store.claim(ONE, "a")
+        with pytest.raises(OutboxUnreadable):
+            await store.rows()
+    assert not store.is_outbox_readable
+    assert await store.fence() == Fence(ONE, "a")
+    [line] = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert "cannot lead" in line.msg
+    assert vars(line)["key"] == key
+    group.ask(port, "HDEL", key, "of a later release")
+    assert await store.rows() == [a_row(7)]
+    assert store.is_outbox_readable
+    assert "can be read again" in caplog.text
 
 
 async def test_a_claim_is_confirmed_as_long_as_it_is_the_fence(

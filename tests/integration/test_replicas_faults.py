@@ -15,6 +15,7 @@ all restarted, replicas too             test_replicas: an_emptied_redis_is_fille
 script cache flushed                    here: a_flushed_script_cache
 another deployment's identity           test_replicas: a_redis_of_another_deployment_is_refused;
                                         while it runs, test_redis_sharing: sharing_ends_at_...
+a row that nobody reads                 here: beside_a_row_that_nobody_reads
 memory limit reached                    here: a_redis_at_its_memory_limit
 unreachable for one replica only        here: a_replica_that_alone_is_cut_off
 unreachable for all, ten minutes        here: ten_minutes_without_redis
@@ -85,12 +86,38 @@ def ports(group: SentinelGroup) -> list[int]:
     return [machine.port for machine in group.machines]
 
 
+async def is_unfit(replica: Replica, why: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        while (await replica.daemon.status())["replicas"]["unfit"] != why:  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.05)
+
+
 def keys_of(trio: Trio, name: str) -> str:
     deployment = trio.network.deployment
     return f"{{aligned:{deployment.chain_id}:{deployment.service_manager.hex()}}}:{name}"
 
 
 # Redis.
+
+
+async def test_beside_a_row_that_nobody_reads_replicas_take_signatures_and_answer_once_it_is_gone(
+    trio: Trio,
+) -> None:
+    leader = await trio.replicas.start()
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, leader)
+    port, outbox = trio.group.machines[trio.group.primary()].port, keys_of(trio, "outbox")
+    trio.group.ask(port, "HSET", outbox, "a field", "what is no row")
+    why = "it cannot read the shared outbox"
+    for replica in trio.replicas.all:
+        await is_unfit(replica, why)
+        assert "aligned_aggregator_outbox_readable 0.0" in await replica.daemon.metrics()
+    await trio.told(leader, "this replica cannot do the work", reason=why)
+    await trio.signed_by_the_others(batch, leader)
+    assert batch.batch_id not in await trio.network.all_answers()
+    trio.group.ask(port, "HDEL", outbox, "a field")
+    await trio.answered_once(batch)
+    await trio.nothing_is_lost()
 
 
 async def test_all_servers_restarted_at_once_and_empty_lose_nothing(trio: Trio) -> None:

@@ -122,6 +122,7 @@ def test_a_standby(view: View, step: Step) -> None:
 UNFIT = [
     pytest.param({"beat": NOW - 1.1}, id="loop hangs"),
     pytest.param({"store": NOW - 5.1}, id="store away"),
+    pytest.param({"outbox_readable": False}, id="outbox unreadable"),
     pytest.param({"chain": NOW - 10.1}, id="chain away"),
     pytest.param({"signs": False}, id="wrong signer"),
     pytest.param({"refused_until": NOW + 1}, id="refused"),

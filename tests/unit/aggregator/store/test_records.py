@@ -95,6 +95,7 @@ def test_fields_of_later_releases_are_ignored() -> None:
         pytest.param(b"h" * 32 + b"{}", id="no fields"),
         pytest.param(b"h" * 32 + b"[]", id="a list"),
         pytest.param(pack_row(a_row()).replace(b'"answer"', b'"question"'), id="unknown kind"),
+        pytest.param(pack_row(a_row()).replace(b'"nonce":0', b'"nonce":"0"'), id="no number"),
         pytest.param(pack_row(a_row()).replace(b'"raw":"', b'"raw":"x'), id="no hexadecimal"),
     ],
 )

@@ -65,6 +65,7 @@ def test_what_the_stages_know_is_shown() -> None:
             version="1.2",
             bls_backend="arkworks",
             leads=True,
+            outbox_readable=False,
             responses={"accepted": 5, "refused": 1},
             batches={"open": 2},
             parked={"fee_limit": 1},
@@ -77,6 +78,7 @@ def test_what_the_stages_know_is_shown() -> None:
     prefix = "aligned_aggregator_"
     assert value(shown, prefix + 'info{bls_backend="arkworks",version="1.2"}') == 1
     assert value(shown, prefix + "leader") == 1
+    assert value(shown, prefix + "outbox_readable") == 0
     assert value(shown, prefix + 'responses_total{outcome="accepted"}') == 5
     assert value(shown, prefix + 'batches{state="open"}') == 2
     assert value(shown, prefix + 'parked_batches{reason="fee_limit"}') == 1
@@ -91,6 +93,7 @@ def test_what_is_not_known_is_not_shown() -> None:
     text = metrics().exposition().decode()
     assert "aligned_aggregator_head_age_seconds" not in text
     assert "aligned_aggregator_balance_ether" not in text
+    assert "aligned_aggregator_outbox_readable" not in text
 
 
 def test_distributions_are_observed_where_they_happen() -> None:

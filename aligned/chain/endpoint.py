@@ -149,8 +149,10 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.name!r}, {self.host})"
 
-    async def ask(self, calls: Calls) -> Answers:
+    async def ask(self, calls: Calls, *, reaching: int | None = None) -> Answers:
         """Return the answers in order, once it is certain that the endpoint is of our chain.
+
+        Where it has no block ``reaching``, every answer is a refusal that says so.
 
         Raises:
             WrongChain: It is not.
@@ -159,7 +161,15 @@ class Endpoint:
         self._url.current()
         if not self.is_verified:
             await self._verify_once()
-        return await self._exchange(calls)
+        if reaching is None:
+            return await self._exchange(calls)
+        # The block comes first: had it come in between, what was answered before would lack it.
+        block, *answers = await self._exchange(
+            [("eth_getBlockByNumber", [hex(reaching), False]), *calls]
+        )
+        if isinstance(block, dict):
+            return answers
+        return [jsonrpc.no_block(reaching) for _ in answers]
 
     async def _verify_once(self) -> None:
         """Verify, or share what a check finds that is under way.

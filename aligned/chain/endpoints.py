@@ -146,9 +146,11 @@ class Endpoints:
 
     # Requests. The contracts are on ``Rpc``.
 
-    async def call(self, method: str, params: Sequence[object]) -> Any:
+    async def call(
+        self, method: str, params: Sequence[object], *, reaching: int | None = None
+    ) -> Any:
         """See ``Rpc.call``."""
-        (answer,) = await self._ask([(method, params)])
+        (answer,) = await self._ask([(method, params)], reaching=reaching)
         if isinstance(answer, RpcError):
             raise answer
         return answer
@@ -226,16 +228,20 @@ class Endpoints:
         return answer
 
     async def _ask(
-        self, calls: Sequence[tuple[str, Sequence[object]]], *, accepts_null: bool = True
+        self,
+        calls: Sequence[tuple[str, Sequence[object]]],
+        *,
+        accepts_null: bool = True,
+        reaching: int | None = None,
     ) -> list[Any | RpcError]:
         reasons: list[tuple[str, str]] = []
         second_best: list[Any | RpcError] | None = None
-        someone_lags = False
+        lagging = 0
         for endpoint in self._in_order():
-            if (someone_lags or second_best) and endpoint.ejected_until is not None:
+            if (lagging or second_best) and endpoint.ejected_until is not None:
                 continue  # the last resort where nobody answers, not a second opinion
             try:
-                answers = await endpoint.ask(calls)
+                answers = await endpoint.ask(calls, reaching=reaching)
             except EndpointFailed as failure:
                 self._eject(endpoint, failure)
                 reasons.append((endpoint.name, str(failure)))
@@ -243,7 +249,7 @@ class Endpoints:
             self._heal(endpoint)
             verdict, refusal = jsonrpc.worst(answers)
             if verdict is jsonrpc.Verdict.LAGS:
-                someone_lags = True
+                lagging += 1
                 reasons.append((endpoint.name, f"lags or has pruned the block: {refusal}"))
             elif verdict is not None or (not accepts_null and answers == [None]):
                 second_best = answers if second_best is None else second_best
@@ -251,7 +257,9 @@ class Endpoints:
                 return answers
         if second_best is not None:
             return second_best
-        raise self._unavailable(reasons, someone_lags=someone_lags)
+        # Whoever failed may have reached it: what was asked of it was perhaps too much.
+        is_missing = lagging > 0 and (reaching is None or lagging == len(reasons))
+        raise self._unavailable(reasons, someone_lags=is_missing)
 
     def _unavailable(
         self, reasons: list[tuple[str, str]], *, someone_lags: bool = False

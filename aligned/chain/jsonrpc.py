@@ -192,7 +192,13 @@ _DOUBTFUL: Final = ("timeout", "timed out")
 _DOUBTFUL_CODES: Final = frozenset({-32603, -32002})
 _UNSUPPORTED: Final = ("not supported", "unsupported", "does not exist/is not")
 _UNSUPPORTED_CODES: Final = frozenset({-32601, -32004})
-_LAG_CODES: Final = frozenset({-32001})
+_NOT_FOUND: Final = -32001
+_LAG_CODES: Final = frozenset({_NOT_FOUND})
+
+
+def no_block(number: int) -> RpcError:
+    """Return the refusal of a node that has no such block yet."""
+    return RpcError(_NOT_FOUND, f"block {number} not found")
 
 
 def judge(error: RpcError) -> Verdict:

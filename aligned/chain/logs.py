@@ -1,7 +1,8 @@
 """Log entries over any range of blocks, in bites that the endpoint accepts.
 
 Providers limit a request by blocks, by results or by time, each with its own error; so any
-refusal halves the bite, and success lets it grow again.
+refusal halves the bite, and success lets it grow again. Only an endpoint that has a bite's last
+block is believed: "none" from one that lags would pass for blocks without entries.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aligned.chain.events import Log, parse_log
-from aligned.chain.rpc import RpcError, Undecodable
+from aligned.chain.rpc import BlockMissing, RpcError, Undecodable
 from aligned.errors import ChainUnavailable
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Logs:
         """Return all entries of the range, both ends included.
 
         Raises:
+            BlockMissing: The endpoints that answer have not got as far as ``last``.
             ChainUnavailable: No endpoint answers.
         """
         return [log async for bite in self.scan(wanted, first, last) for log in bite.logs]
@@ -87,6 +89,7 @@ class Logs:
         block hashes.
 
         Raises:
+            BlockMissing: The endpoints that answer have not got as far as ``last``.
             ChainUnavailable: No endpoint answers.
         """
         reported = self._clock()
@@ -108,12 +111,15 @@ class Logs:
             end = min(start + self._span - 1, last)
             size = end - start + 1
             try:
-                answer = await self._rpc.call("eth_getLogs", [wanted.request(start, end)])
+                question = [wanted.request(start, end)]
+                answer = await self._rpc.call("eth_getLogs", question, reaching=end)
                 bite = Bite(start, end, _parse(answer))
             except RpcError as refusal:
                 if size == 1:
                     msg = f"no log entries of block {start}: {refusal}"
                     raise ChainUnavailable(msg) from refusal
+            except BlockMissing:
+                raise  # fewer blocks at once do not make an endpoint catch up
             except ChainUnavailable:
                 timeouts += 1
                 if size == 1 or timeouts == _TIMEOUTS:

@@ -74,13 +74,23 @@ class Rpc(Protocol):
     Results are the JSON values as they came.
     """
 
-    async def call(self, method: str, params: Sequence[object]) -> Any:
+    async def call(
+        self, method: str, params: Sequence[object], *, reaching: int | None = None
+    ) -> Any:
         """Return one answer, from the first endpoint that has one.
+
+        Args:
+            method: Its name.
+            params: As JSON-RPC has them.
+            reaching: Number of a block without which an endpoint is not believed; it is asked for
+                in the same exchange. Several nodes answer a range of log entries beyond their
+                head with what they have, and no error.
 
         Raises:
             RpcError: The request is wrong, or reverted; no other endpoint is asked.
-            BlockMissing: No endpoint has the block that the request is pinned to.
-            ChainUnavailable: No endpoint answers.
+            BlockMissing: No endpoint has the block that the request is pinned to, or is to reach.
+            ChainUnavailable: No endpoint answers; or one that might have reached the block
+                failed, and the others have not.
         """
 
     async def call_many(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from aggregator.chain.registry import Registry
-from aligned.chain import blocks, calldata, deployment, history
+from aligned.chain import abi, blocks, calldata, deployment, history
 from aligned.chain.endpoints import Endpoints, Source
-from aligned.chain.logs import Logs
+from aligned.chain.logs import Filter, Logs
 from aligned.chain.rpc import BlockMissing, RpcError, eth_call, pinned, to_bytes
 from aligned.model import (
     Address,
@@ -203,6 +203,23 @@ async def test_a_block_of_another_branch_is_missing(subject: Subject) -> None:
         await record(subject, batch_id(root(1), subject.sender), pinned(before.hash))
     (header,) = await blocks.headers(subject.rpc, [before.number])
     assert header.hash != before.hash
+
+
+async def test_logs_that_reach_beyond_the_head_are_no_answer(subject: Subject) -> None:
+    await subject.post(1)
+    head = await head_of(subject)
+    wanted = Filter(subject.contracts.service_manager, ((abi.NEW_BATCH_V3,),))
+    logs = Logs(subject.rpc, clock=lambda: 0.0)
+    assert [log.block for log in await logs.read(wanted, 0, head.number)] == [head]
+    with pytest.raises(BlockMissing):
+        await logs.read(wanted, 0, head.number + 1)
+    # alone, the question gets what there is: only its company tells that it is not all
+    question = [wanted.request(0, head.number + 1)]
+    assert len(await subject.rpc.call("eth_getLogs", question)) == 1
+
+
+async def test_a_node_at_the_tip_is_not_syncing(subject: Subject) -> None:
+    assert await subject.rpc.call("eth_syncing", []) is False
 
 
 async def test_headers_are_linked(subject: Subject) -> None:

@@ -173,7 +173,10 @@ class FakeChain:
 
     # Rpc.
 
-    async def call(self, method: str, params: Sequence[object]) -> Any:
+    async def call(
+        self, method: str, params: Sequence[object], *, reaching: int | None = None
+    ) -> Any:
+        assert reaching is None
         (answer,) = await self.call_many([(method, params)])
         if isinstance(answer, RpcError):
             raise answer

@@ -88,6 +88,8 @@ class FakeChain:
         self.blocks = [FakeBlock(0, first, BlockHash(bytes(32)), 1_700_000_000)]
         self.finality = finality
         """Depth of ``finalized``; None: the chain does not know the word."""
+        self.deployment = 0
+        """Block from which on the contracts are there."""
         self.raw: list[bytes] = []
         """Transactions that arrived."""
 
@@ -140,7 +142,8 @@ class FakeNode:
         self.chain = chain
         self.chain_id = CHAIN_ID
         self.lag = 0
-        """Blocks it has not got yet."""
+        """Blocks it has not got yet; beyond its head there are no log entries, and no error."""
+        self.says_syncing = False
         self.is_down = False
         self.hangs = False
         self.status = 200
@@ -208,6 +211,14 @@ class FakeNode:
     def _eth_chainId(self) -> str:  # noqa: N802 - JSON-RPC's name
         return hex(self.chain_id)
 
+    def _eth_syncing(self) -> object:
+        if not self.says_syncing:
+            return False
+        return {
+            "currentBlock": self._eth_blockNumber(),
+            "highestBlock": hex(self.chain.head.number),
+        }
+
     def _eth_blockNumber(self) -> str:  # noqa: N802 - JSON-RPC's name
         return hex(self._blocks()[-1].number)
 
@@ -230,7 +241,8 @@ class FakeNode:
             CONTRACTS.registry_coordinator,
             CONTRACTS.operator_state_retriever,
         }
-        return "0x60" if bytes.fromhex(address[2:]) in known else "0x"
+        is_there = bytes.fromhex(address[2:]) in known and self._is_deployed(self._blocks())
+        return "0x60" if is_there else "0x"
 
     def _eth_getBlockByNumber(self, tag: str, _full: bool) -> object:  # noqa: N802 - as above
         blocks = self._blocks()
@@ -265,11 +277,14 @@ class FakeNode:
         state = self._state(tag)
         data = bytes.fromhex(request["data"][2:])
         read = _READS.get(data[:4])
-        if read is None:
+        if read is None or not self._is_deployed(state):
             return "0x"
         return "0x" + read(self, state, data[4:]).hex()
 
     # State.
+
+    def _is_deployed(self, state: list[FakeBlock]) -> bool:
+        return state[-1].number >= self.chain.deployment
 
     def _blocks(self) -> list[FakeBlock]:
         return self.chain.visible(self.lag)

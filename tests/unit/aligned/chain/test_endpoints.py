@@ -11,7 +11,7 @@ from aligned.chain.endpoints import FIRST_BACK_OFF, FOREIGN_BACK_OFF, Endpoints,
 from aligned.chain.rpc import BlockMissing, RpcError, eth_call, pinned
 from aligned.errors import BadConfiguration, ChainUnavailable
 from aligned.model import BlockHash
-from tests.fakes.ethereum import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode
+from tests.fakes.ethereum import CHAIN_ID, CONTRACTS, FakeChain, FakeNet, FakeNode, new_batch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -136,6 +136,71 @@ async def test_a_block_that_nobody_has_is_missing(world: World) -> None:
         await world.endpoints.call(*call)
     with pytest.raises(BlockMissing):
         await world.endpoints.call_many([("eth_blockNumber", []), call])
+
+
+async def logs_up_to(world: World, number: int, *, reaching: bool = True) -> list[object]:
+    wanted = {
+        "address": "0x" + CONTRACTS.service_manager.hex(),
+        "topics": [],
+        "fromBlock": "0x0",
+        "toBlock": hex(number),
+    }
+    answer = await world.endpoints.call(
+        "eth_getLogs", [wanted], reaching=number if reaching else None
+    )
+    assert isinstance(answer, list)
+    return answer
+
+
+@pytest.mark.parametrize("refuses_batches", [False, True], ids=["batches", "one by one"])
+async def test_an_endpoint_that_has_not_reached_the_block_is_passed_over(
+    world: World, refuses_batches: bool
+) -> None:
+    world.chain.mine(new_batch(1))
+    world.first.refuses_batches = refuses_batches
+    await world.endpoints.check()
+    world.first.lag = 1
+    world.forget()
+    assert await logs_up_to(world, 11, reaching=False) == []
+    assert len(await logs_up_to(world, 11)) == 1
+    assert healthy(world.endpoints) == [True, True]
+    world.first.lag = 0
+    assert len(await logs_up_to(world, 11)) == 1
+    assert world.second.asked.count("eth_getLogs") == 1
+
+
+async def test_reaching_a_block_costs_no_exchange_and_is_asked_first(world: World) -> None:
+    await world.endpoints.check()
+    world.forget()
+    before = world.first.exchanges
+    assert await logs_up_to(world, 10) == []
+    assert world.first.exchanges == before + 1
+    assert world.first.asked == ["eth_getBlockByNumber", "eth_getLogs"]
+
+
+async def test_a_block_that_nobody_has_reached_is_missing(world: World) -> None:
+    with pytest.raises(BlockMissing, match=r"first .*block 11 not found.*second .*block 11"):
+        await logs_up_to(world, 11)
+
+
+async def test_whoever_fails_may_have_reached_it(world: World) -> None:
+    """So what was asked may have been too much, which fewer blocks at once may cure."""
+    world.chain.mine()
+    world.second.lag = 1
+    await world.endpoints.check()
+    world.first.hangs = True
+    with pytest.raises(ChainUnavailable, match="no answer within") as caught:
+        await logs_up_to(world, 11)
+    assert not isinstance(caught.value, BlockMissing)
+    with pytest.raises(BlockMissing):  # now it is left alone
+        await logs_up_to(world, 11)
+
+
+async def test_a_refusal_of_an_endpoint_that_has_reached_it_is_the_answer(world: World) -> None:
+    world.first.log_range = 5
+    with pytest.raises(RpcError, match="max block range"):
+        await logs_up_to(world, 10)
+    assert world.second.asked == []
 
 
 async def test_a_head_too_old_is_passed_over(

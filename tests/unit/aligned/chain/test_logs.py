@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from aligned.chain import abi
 from aligned.chain.logs import FIRST_SPAN, Filter, Logs
-from aligned.chain.rpc import Broadcast, RpcError, Undecodable
+from aligned.chain.rpc import BlockMissing, Broadcast, RpcError, Undecodable
 from aligned.errors import ChainUnavailable
 from tests.fakes.ethereum import CONTRACTS
 
@@ -36,17 +36,23 @@ class FakeProvider:
     def __init__(self, entries: Sequence[dict[str, object]], limit: int = 10**9) -> None:
         self.entries = entries
         self.limit = limit
+        self.head = 10**9
         self.away = 0
         """Requests that fail before one is answered."""
         self.ranges: list[tuple[int, int]] = []
         self.requests: list[dict[str, Any]] = []
 
-    async def call(self, method: str, params: Sequence[object]) -> Any:
+    async def call(
+        self, method: str, params: Sequence[object], *, reaching: int | None = None
+    ) -> Any:
         assert method == "eth_getLogs"
         (wanted,) = params
         assert isinstance(wanted, dict)
         self.requests.append(wanted)
         first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
+        assert reaching == last
+        if last > self.head:
+            raise BlockMissing("no endpoint has the block")
         if self.away:
             self.away -= 1
             raise ChainUnavailable("away")
@@ -140,6 +146,18 @@ async def test_a_timeout_is_tried_smaller_and_then_given_up() -> None:
     assert len(provider.requests) == 3
 
 
+async def test_a_bite_beyond_the_head_is_not_tried_smaller() -> None:
+    provider = FakeProvider([])
+    reader = logs(provider)
+    provider.head = 4999
+    with pytest.raises(BlockMissing):
+        await reader.read(WANTED, 0, 5000)
+    provider.head = 5000
+    await reader.read(WANTED, 5000, 5000)
+    await reader.read(WANTED, 0, 4999)
+    assert provider.ranges == [(0, 1999), (2000, 4999), (5000, 5000), (0, 4499), (4500, 4999)]
+
+
 async def test_entries_come_in_chain_order_each_once_without_removed_ones() -> None:
     provider = FakeProvider(
         [entry(3, 1), entry(2), entry(3, 1), entry(3, 0), entry(1, removed=True)]
@@ -165,7 +183,9 @@ async def test_address_and_topics_are_asked_for() -> None:
 @pytest.mark.parametrize("answer", [None, "0x", {}, ["x"]], ids=repr)
 async def test_what_are_no_entries_is_no_answer(answer: object) -> None:
     class Nonsense(FakeProvider):
-        async def call(self, method: str, params: Sequence[object]) -> Any:
+        async def call(
+            self, method: str, params: Sequence[object], *, reaching: int | None = None
+        ) -> Any:
             self.requests.append({})
             return answer
 

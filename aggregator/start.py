@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aggregator.journal import opening, reading
 from aggregator.journal.journal import Journal
-from aligned.chain.deployment import Contracts, identify, resolve
+from aligned.chain.deployment import Behind, Contracts, identify, resolve
 from aligned.errors import ChainUnavailable, StateDamaged, StateMismatch
 from aligned.model import Address
 
@@ -117,14 +117,14 @@ async def _deployment(settings: Settings, rpc: Rpc) -> Deployment:
                 logger.warning(
                     "chain away at the start: signatures are taken with what the journal knows, "
                     "nothing is answered until an endpoint is back. Look at the "
-                    "endpoints and their keys",
+                    "endpoints, whether their nodes are in sync, and their keys",
                     extra={"reason": str(away)},
                 )
                 return remembered
             if not waited:
                 logger.warning(
                     "chain away at the first start: waiting for an endpoint. Look at the "
-                    "endpoints and their keys",
+                    "endpoints, whether their nodes are in sync, and their keys",
                     extra={"reason": str(away)},
                 )
             waited = True
@@ -139,6 +139,7 @@ async def _on_chain(settings: Settings, rpc: Rpc) -> Deployment:
         service_manager=service_manager,
         registry_coordinator=Address(configured.registry_coordinator),
         operator_state_retriever=Address(configured.operator_state_retriever),
+        deployment_block=settings.chain.deployment_block,
     )
     identity = await identify(rpc, service_manager, settings.chain.deployment_block)
     return Deployment(identity, contracts, is_confirmed=True)
@@ -173,16 +174,26 @@ def _remembered(settings: Settings) -> Deployment | None:
 async def confirm(settings: Settings, rpc: Rpc, deployment: Deployment) -> None:
     """Return once the chain has confirmed what the journal remembered.
 
+    An endpoint that is still syncing confirms and contradicts nothing.
+
     Raises:
         BadConfiguration: The addresses are wrong on this chain.
         StateMismatch: The journal is another deployment's.
     """
     if deployment.is_confirmed:
         return
+    told = False
     while True:
         try:
             found = await _on_chain(settings, rpc)
-        except ChainUnavailable:
+        except ChainUnavailable as away:
+            if isinstance(away, Behind) and not told:
+                logger.warning(
+                    "the endpoint that is back cannot confirm the deployment yet: signatures are "
+                    "taken on, nothing is answered. See the reason, then the endpoints",
+                    extra={"reason": str(away)},
+                )
+                told = True
             await asyncio.sleep(RETRY_SECONDS)
             continue
         if found.identity != deployment.identity:

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from aligned.chain import blocks, deployment
 from aligned.chain.endpoints import Endpoints, Source
 from aligned.chain.rpc import BlockMissing, Undecodable
-from aligned.errors import BadConfiguration
+from aligned.errors import BadConfiguration, ChainUnavailable
 from aligned.model import Address
 from tests.fakes.ethereum import (
     AGGREGATOR,
@@ -101,6 +101,65 @@ async def test_a_wrong_address_is_said_with_its_key(monkeypatch: pytest.MonkeyPa
         "network.contracts.registry_coordinator",
         "network.contracts.operator_state_retriever",
     ]
+
+
+async def resolve(rpc: Endpoints, *, deployment_block: int = 0) -> None:
+    await deployment.resolve(
+        rpc,
+        service_manager=CONTRACTS.service_manager,
+        registry_coordinator=CONTRACTS.registry_coordinator,
+        operator_state_retriever=CONTRACTS.operator_state_retriever,
+        deployment_block=deployment_block,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lag", "says_syncing", "deployment_block"),
+    [
+        pytest.param(10, False, 0, id="at the genesis block, which a node may call in sync"),
+        pytest.param(3, True, 0, id="on its way, and says so"),
+        pytest.param(3, False, 8, id="before the configured block"),
+    ],
+)
+async def test_an_endpoint_that_is_syncing_contradicts_no_address(
+    lag: int, says_syncing: bool, deployment_block: int
+) -> None:
+    chain, node, rpc = chain_of(10)
+    chain.deployment = 8
+    node.lag, node.says_syncing = lag, says_syncing
+    with pytest.raises(deployment.Behind, match=f"at block {10 - lag} .*its node is syncing"):
+        await resolve(rpc, deployment_block=deployment_block)
+    node.lag, node.says_syncing = 0, False
+    await resolve(rpc, deployment_block=deployment_block)
+
+
+async def test_an_endpoint_past_the_deployment_that_lacks_a_contract_is_right() -> None:
+    chain, _, rpc = chain_of(10)
+    chain.deployment = 11
+    with pytest.raises(BadConfiguration):
+        await resolve(rpc, deployment_block=8)
+
+
+async def test_a_node_that_does_not_get_to_asking_a_contract_says_nothing_of_it() -> None:
+    _, node, rpc = chain_of(10)
+    node.errors["eth_call"] = (-32603, "internal error")
+    with pytest.raises(ChainUnavailable, match="internal error"):
+        await resolve(rpc)
+    node.errors["eth_call"] = (3, "execution reverted")
+    with pytest.raises(BadConfiguration, match="is no such contract"):
+        await resolve(rpc)
+
+
+@pytest.mark.parametrize("says_syncing", [False, True])
+async def test_an_endpoint_that_is_syncing_is_not_a_chain_too_young(says_syncing: bool) -> None:
+    chain, node, rpc = chain_of(10)
+    chain.deployment = 0 if says_syncing else 8
+    node.lag, node.says_syncing = 5, says_syncing
+    with pytest.raises(deployment.Behind, match="at block 5 and has no block 8"):
+        await deployment.identify(rpc, CONTRACTS.service_manager, 8)
+    node.lag, node.says_syncing = 0, False
+    identity = await deployment.identify(rpc, CONTRACTS.service_manager, 8)
+    assert identity.deployment_hash == chain.blocks[8].hash
 
 
 async def test_the_identity_names_chain_genesis_and_deployment_block() -> None:

@@ -216,7 +216,7 @@ class Aggregator:
         )
         self._submitter = Submitter(
             batches=self._batches,
-            prover=Prover(self._registry.operator, backend),
+            prover=Prover(self._registry.operator, backend, self._registry.miss),
             store=store,
             transactor=self._transactor,
             window=settings.aggregation.window,

@@ -34,13 +34,18 @@ class Prover:
     Args:
         operator: Looks up an operator's keys.
         backend: Arithmetic.
+        miss: Hears of members whose keys are not known, so that they are searched for.
     """
 
     def __init__(
-        self, operator: Callable[[OperatorId], KnownOperator | None], backend: Backend
+        self,
+        operator: Callable[[OperatorId], KnownOperator | None],
+        backend: Backend,
+        miss: Callable[[Sequence[OperatorId]], None],
     ) -> None:
         self._operator = operator
         self._backend = backend
+        self._miss = miss
 
     async def certify(
         self, batch: Batch, operators: OperatorSet, signatures: Mapping[OperatorId, Signature]
@@ -61,6 +66,7 @@ class Prover:
         try:
             proof, holds = await self._compute(compute)
         except KeysMissing as missing:
+            self._miss(missing.members)
             raise CannotSend(Reason.NO_QUORUM_DATA, str(missing)) from missing
         if not holds:
             raise BadAggregate

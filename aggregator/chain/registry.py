@@ -39,6 +39,9 @@ LOOK_UPS: Final = 16
 """Operators that one ``look_up`` asks for."""
 _LOOK_UP_INTERVAL: Final = 1.0
 """Seconds between two of them: unknown ids are free to invent."""
+_SEARCH_INTERVAL: Final = 300.0
+"""Seconds between two searches of the whole chain for members of a quorum: a search reads as many
+blocks as a first start."""
 _SETS: Final = 256
 """Operator sets kept."""
 _SAVE_BLOCKS: Final = 256
@@ -94,6 +97,9 @@ class Registry:
         self._reading: dict[BlockHash, asyncio.Lock] = {}
         self._syncing = asyncio.Lock()
         self._looked_up_at = -_LOOK_UP_INTERVAL
+        self._missed: set[OperatorId] = set()
+        """Members that no scan has shown; still to be searched for."""
+        self._searched_at = -_SEARCH_INTERVAL
 
     async def restore(self, known: Known) -> None:
         """Take what the journal knew; keys are decoded, which checks them."""
@@ -117,7 +123,7 @@ class Registry:
     # Keys.
 
     async def sync(self, head: BlockRef) -> None:
-        """Read registrations up to ``head``, and the last blocks again.
+        """Read registrations up to ``head``, and the last blocks again; search for who was missed.
 
         Errors leave what was read in place; the next call goes on from there.
 
@@ -137,6 +143,7 @@ class Registry:
                     wrote = self._clock()
             if self._synced is None or head.number >= self._synced.number:
                 self._synced = head
+            await self._search_missed()
             saved = self._saved
             if self._unsaved or saved is None or head.number - saved.number >= _SAVE_BLOCKS:
                 await self._write(head)
@@ -198,9 +205,42 @@ class Registry:
         if not wanted or now - self._looked_up_at < _LOOK_UP_INTERVAL:
             return ()
         self._looked_up_at = now
+        await self._search(wanted)
+        return wanted
+
+    def miss(self, members: Iterable[OperatorId]) -> None:
+        """Take note of members of a quorum whose registration no scan has shown.
+
+        An endpoint left it out, and no scan comes back to its block: the next ``sync`` searches
+        the whole chain for them, at most every five minutes.
+        """
+        self._missed.update(members)
+
+    async def _search_missed(self) -> None:
+        now = self._clock()
+        wanted = sorted(self._missed.difference(self._operators, self._bad))
+        if not wanted or now - self._searched_at < _SEARCH_INTERVAL:
+            return
+        self._searched_at = now
+        await self._search(wanted)
+        self._missed.clear()  # who was not found is missed again by the next attempt to answer
+        found = [member.hex() for member in wanted if member in self._operators]
+        if found:
+            logger.warning(
+                "registrations that an endpoint had left out were found by a search: batches of "
+                "these operators are answered now. See whether the endpoints' nodes are in sync",
+                extra={"operators": found},
+            )
+
+    async def _search(self, wanted: Sequence[OperatorId]) -> None:
+        """Search the chain for the registrations of these operators.
+
+        Raises:
+            ChainUnavailable: No endpoint answers.
+        """
         addresses = [a for a in await self._addresses(wanted) if any(a)]
         if not addresses:
-            return wanted
+            return
         head = await blocks.latest(self._rpc)
         wanted_logs = self._filter(tuple(bytes(12) + address for address in addresses))
         # An operator too new for the scans registered a moment ago; an older one may be anywhere.
@@ -209,7 +249,6 @@ class Registry:
             await self._adopt(_operators(found))
             if len(found) >= len(addresses):
                 break
-        return wanted
 
     async def _addresses(self, ids: Sequence[OperatorId]) -> list[Address]:
         registry = self._contracts.bls_apk_registry

@@ -180,7 +180,7 @@ async def replica(
         milestones = Milestones()
         submitter = Submitter(
             batches=batches,
-            prover=Prover(registry.operator, backend),
+            prover=Prover(registry.operator, backend, registry.miss),
             store=store,
             transactor=transactor,
             window=options.window,

@@ -189,6 +189,34 @@ async def test_an_outage_in_the_middle_of_a_scan_loses_nothing(world: World) -> 
     assert [saved for saved, _ in world.saved] == [[operator(1), operator(2)]]
 
 
+async def test_no_entries_from_an_endpoint_that_lags_are_no_scan(world: World) -> None:
+    """The good endpoint times out on many blocks at once; the other one has not got them."""
+    world.chain.mine_many(1500)
+    world.chain.mine(registration(operator(1)))
+    world.chain.mine_many(300)
+    behind = FakeNode(world.chain)
+    behind.lag = 1000
+
+    def time_out(method: str, params: list[Any]) -> None:
+        if method == "eth_getLogs":
+            span = int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) + 1
+            world.node.is_down = span > 1000
+
+    world.node.before = time_out
+    world.net.nodes["http://two"] = behind
+    sources = [Source(name=name, url=f"http://{name}") for name in ("one", "two")]
+    world.rpc = Endpoints(sources, CHAIN_ID, transport=world.net)
+    await world.rpc.check()
+    world.registry = world.open()
+    with pytest.raises(ChainUnavailable):
+        await world.sync()
+    assert (world.registry.synced, world.saved) == (None, [])
+    world.node.is_down = False
+    await world.rpc.check()  # what the probes do a second later
+    await world.sync()
+    assert [saved for saved, _ in world.saved] == [[operator(1)]]
+
+
 async def test_a_long_scan_saves_on_the_way(world: World) -> None:
     world.chain.mine(registration(operator(1)))
     world.chain.mine_many(5000)
@@ -253,6 +281,79 @@ async def test_known_operators_are_not_looked_up(world: World) -> None:
     world.node.asked.clear()
     await world.registry.look_up(world.ids(1))
     assert world.node.asked == []
+
+
+# Members that no scan has shown.
+
+
+@pytest.fixture
+async def holed(world: World) -> World:
+    """A journal's progress is beyond a registration that it does not hold."""
+    world.chain.mine(registration(operator(1)))
+    world.chain.mine_many(5000)
+    await world.registry.restore(Known((), world.chain.head.ref))
+    world.chain.mine()
+    await world.sync()
+    assert world.registry.operator(operator(1).operator_id) is None
+    return world
+
+
+async def test_a_member_that_is_missed_is_found_and_saved_with_the_next_head(
+    holed: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    holed.registry.miss(holed.ids(1))
+    holed.chain.mine()
+    await holed.sync()
+    assert holed.registry.operator(operator(1).operator_id) is not None
+    assert holed.saved[-1] == ([operator(1)], holed.chain.head.ref)
+    told = [r for r in caplog.records if "were found by a search" in r.message]
+    assert [r.__dict__["operators"] for r in told] == [[operator(1).operator_id.hex()]]
+
+
+async def test_a_member_that_cannot_be_found_costs_one_search_in_five_minutes(
+    holed: World,
+) -> None:
+    def searches() -> int:
+        return holed.node.asked.count("eth_call")
+
+    for _ in range(4):
+        holed.registry.miss(holed.ids(99))  # each attempt to answer misses it again
+        holed.chain.mine()
+        await holed.sync()
+    assert searches() == 1
+    holed.now += 300.0
+    holed.chain.mine()
+    await holed.sync()
+    assert searches() == 2
+    holed.now += 300.0
+    holed.chain.mine()
+    await holed.sync()
+    assert searches() == 2  # nobody misses it any more
+
+
+async def test_a_search_that_fails_is_repeated_and_holds_up_no_scan(holed: World) -> None:
+    holed.registry.miss(holed.ids(1))
+    holed.node.errors["eth_call"] = (3, "execution reverted")
+    head = holed.chain.mine(registration(operator(2)))
+    with pytest.raises(ChainUnavailable):
+        await holed.sync()
+    assert holed.registry.synced == head
+    await holed.sync()
+    holed.node.errors.clear()
+    holed.now += 300.0
+    holed.chain.mine()
+    await holed.sync()
+    assert [holed.registry.operator(i) is None for i in holed.ids(1, 2)] == [False, False]
+    assert holed.saved[-1] == ([operator(2), operator(1)], holed.chain.head.ref)
+
+
+async def test_known_members_are_not_searched_for(world: World) -> None:
+    world.chain.mine(registration(operator(13)), registration(operator(1)))
+    await world.sync()
+    world.registry.miss(world.ids(13, 1))
+    world.chain.mine()
+    await world.sync()
+    assert "eth_call" not in world.node.asked
 
 
 # Stakes.

@@ -8,7 +8,7 @@ import pytest
 from aggregator.parking import CannotSend, Reason
 from aggregator.prove import BadAggregate, Prover
 from aligned.bls.backend import Backend, Group, Runs
-from aligned.model import Entry
+from aligned.model import Entry, OperatorId
 from tests.unit.aggregator.test_certificate import BATCH, KEYS, World, members, signed
 
 
@@ -33,6 +33,10 @@ class Watched:
         return [[] for _ in groups] if self.blind else self._backend.bad_signatures(groups)
 
 
+def _nobody(missed: Sequence[OperatorId]) -> None:
+    assert missed == ()
+
+
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     world = World()
@@ -47,7 +51,7 @@ def backend(world: World) -> Watched:
 
 @pytest.fixture
 def prover(world: World, backend: Watched) -> Prover:
-    return Prover(world.known.get, backend)
+    return Prover(world.known.get, backend, _nobody)
 
 
 async def test_good_signatures_make_a_certificate(prover: Prover) -> None:
@@ -74,11 +78,15 @@ async def test_a_bad_sum_of_good_ones_blames_the_keys(prover: Prover, backend: W
     assert refused.value.reason is Reason.NO_QUORUM_DATA
 
 
-async def test_an_unknown_key_is_named(world: World, backend: Watched) -> None:
+async def test_an_unknown_key_is_named_and_missed(world: World, backend: Watched) -> None:
     some = dict(world.known)
     del some[KEYS[2].operator_id]
-    with pytest.raises(CannotSend, match=KEYS[2].operator_id.hex()):
-        await Prover(some.get, backend).certify(BATCH, members(), signed(0, 1, 3))
+    missed: list[OperatorId] = []
+    prover = Prover(some.get, backend, missed.extend)
+    with pytest.raises(CannotSend, match=KEYS[2].operator_id.hex()) as refused:
+        await prover.certify(BATCH, members(), signed(0, 1, 3))
+    assert refused.value.reason is Reason.NO_QUORUM_DATA
+    assert missed == [KEYS[2].operator_id]
 
 
 @pytest.mark.parametrize(
@@ -94,5 +102,5 @@ async def test_the_arithmetic_runs_where_it_belongs(
 ) -> None:
     backend = Watched(world.backend, where)
     bad = {KEYS[2].operator_id: KEYS[2].sign(bytes(32))}
-    await Prover(world.known.get, backend).find_bad(BATCH, members(), signed(0, 1) | bad)
+    await Prover(world.known.get, backend, _nobody).find_bad(BATCH, members(), signed(0, 1) | bad)
     assert (backend.threads == {threading.get_ident()}) is in_loop

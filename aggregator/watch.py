@@ -348,11 +348,11 @@ class Watch:
                 group.create_task(self._attach_one(batch, turns), name="operators of a batch")
                 for batch in lacking
             ]
+        await self._ask_orphans()  # first: one set that cannot be read must not hide batches
         for read in reads:
             failure = read.result()
             if failure is not None:
                 raise failure
-        await self._ask_orphans()
 
     async def _attach_one(self, batch: Batch, turns: asyncio.Semaphore) -> ChainUnavailable | None:
         async with turns:

@@ -49,6 +49,11 @@ class Heads:
         self._hashes: dict[int, BlockHash] = {}
         """By number; consecutive."""
 
+    @property
+    def head(self) -> Header | None:
+        """The newest block that is linked; None before the first look."""
+        return self._head
+
     def hash_at(self, number: int) -> BlockHash | None:
         """Return the hash of one of the last blocks; None if it is not remembered."""
         return self._hashes.get(number)

@@ -112,7 +112,9 @@ class Window:
         await self._take(batches.values(), answered.values(), finalized)
         self._start = None
         self.oldest = oldest
-        await self.ask([state for state in self._batches if state.answered is None], head.ref)
+        # A long scan outlasts what most nodes keep of states, some 25 minutes: not as of ``head``.
+        newest = self._heads.head or head
+        await self.ask([state for state in self._batches if state.answered is None], newest.ref)
 
     async def _from(self, oldest: int) -> int:
         """Return where the scan begins: later than ``oldest`` if an earlier run settled the rest.

@@ -187,6 +187,24 @@ async def test_the_last_blocks_are_read_again(world: World) -> None:
     assert world.opened() == {1}
 
 
+async def test_no_events_from_an_endpoint_that_lags_are_no_look(world: World) -> None:
+    await world.look()
+    world.chain.mine(new_batch(1))
+
+    def fall_back(method: str, _params: list[Any]) -> None:
+        world.node.lag = 0 if method == "eth_getBlockByNumber" and not seen else 1
+        seen.append(method)
+
+    seen: list[str] = []
+    world.node.before = fall_back
+    with pytest.raises(BlockMissing):
+        await world.watch.poll()
+    world.node.before = lambda _method, _params: None
+    world.node.lag = 0
+    await world.look()
+    assert world.opened() == {1}
+
+
 async def test_a_gap_since_the_last_look_is_read(world: World) -> None:
     await world.look()
     world.chain.mine(new_batch(1))
@@ -464,6 +482,24 @@ async def test_a_batch_whose_events_are_hidden_is_closed_by_storage(world: World
     assert created.number < answer.number
 
 
+async def test_a_scan_that_outlasts_the_states_of_a_node_asks_about_a_newer_one() -> None:
+    world = World(length=300)
+    await world.watch.poll()
+    world.batches.keep([entry(1)], height=1)
+    world.node.keeps_states = 8
+    gate = world.net.hold("eth_getLogs")
+    async with asyncio.TaskGroup() as group:
+        scan = group.create_task(_failure(world.watch.rescan()))
+        await world.net.held.wait()
+        world.chain.mine_many(20)
+        world.net.held.clear()
+        look = group.create_task(world.watch.poll())
+        await world.net.held.wait()
+        gate.set()
+    assert (scan.result(), look.result()) == (None, None)
+    assert world.watch.is_complete
+
+
 async def test_storage_says_nothing_of_batches_newer_than_its_state(world: World) -> None:
     older = world.chain.head.ref
     world.chain.mine(new_batch(1))
@@ -516,6 +552,24 @@ async def test_an_orphan_that_is_open_on_chain_is_opened_from_its_event(world: W
     world.batches.keep([entry(1)], height=195)
     await world.look()
     assert world.opened() == {1}
+
+
+async def test_operators_that_cannot_be_read_hide_no_orphan(world: World) -> None:
+    world.chain.mine(new_batch(1))
+    world.chain.mine_many(200)
+    world.chain.mine(new_batch(2))
+    world.batches.keep([entry(1)], height=195)
+    world.registry.is_away = True
+    await world.watch.poll()
+    with pytest.raises(ChainUnavailable):
+        await world.watch.attach()
+    assert world.opened() == {1, 2}
+    assert world.node.asked.count("eth_call") == 1
+    with pytest.raises(ChainUnavailable):
+        await world.watch.attach()
+    assert world.node.asked.count("eth_call") == 1  # and it is not asked about again
+    # the orphan's own set as well, now that it is known to be a batch
+    assert [block.number for block in world.registry.asked] == [212, 11, 212]
 
 
 async def test_an_orphan_older_than_the_window_stays_one() -> None:

@@ -19,6 +19,8 @@ from controller.ports import Kind, Manifest
 from tests.waiting import until
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+DEFINITION = f"{DEFINITIONS}/{names.PLURAL}.{names.DOMAIN}"
+RESOURCES = f"/apis/{names.API_VERSION}/{names.PLURAL}"
 
 
 def environment(name: str) -> str:
@@ -81,17 +83,40 @@ class Admin:
 
     async def apply_crd(self) -> None:
         """Install the definition, and wait until it is served."""
-        definition = crd()
-        path = f"{DEFINITIONS}/{definition['metadata']['name']}"
-        query = "?fieldManager=tests&force=true"
-        await self.call("PATCH", path + query, definition, "application/apply-patch+yaml")
-        await until(lambda: self._is_served(path), "the definition is served")
+        path = f"{DEFINITION}?fieldManager=tests&force=true"
+        await self.call("PATCH", path, crd(), "application/apply-patch+yaml")
+        await self.crd_is_served()
 
-    async def _is_served(self, path: str) -> bool:
-        conditions = (await self.call("GET", path))["status"]["conditions"]
-        listing, _ = await self.try_call("GET", f"/apis/{names.API_VERSION}/{names.PLURAL}")
+    async def crd_is_served(self) -> None:
+        """Wait until the definition, which somebody has installed, is served."""
+        await until(self._is_served, "the definition is served")
+
+    async def _is_served(self) -> bool:
+        status = (await self.call("GET", DEFINITION)).get("status") or {}
+        listing, _ = await self.try_call("GET", RESOURCES)
         established = {"type": "Established", "status": "True"}
-        return listing == 200 and any(established.items() <= one.items() for one in conditions)
+        return listing == 200 and any(
+            established.items() <= one.items() for one in status.get("conditions") or ()
+        )
+
+    async def needs_to_be_alone(self) -> None:
+        """Skip a test that deletes all resources, or serves them, where others have any."""
+        status, found = await self.try_call("GET", RESOURCES)
+        spaces = (await self.call("GET", "/api/v1/namespaces"))["items"]
+        lasting = {
+            each["metadata"]["name"] for each in spaces if each["status"]["phase"] != "Terminating"
+        }
+        items = found["items"] if status == 200 else ()
+        if any(each["metadata"]["namespace"] in lasting for each in items):
+            pytest.skip("there are resources of others, which would be deleted or changed")
+
+    async def delete_crd(self) -> None:
+        """Delete the definition, and wait until it and all resources are gone."""
+        await self.try_call("DELETE", DEFINITION)
+        await until(self.crd_is_gone, "the definition is gone")
+
+    async def crd_is_gone(self) -> bool:
+        return (await self.try_call("GET", DEFINITION))[0] == 404
 
     @asynccontextmanager
     async def namespace(self, prefix: str = "controller") -> AsyncIterator[str]:

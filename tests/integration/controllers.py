@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import sys
@@ -14,8 +15,13 @@ from typing import Any
 import aiohttp
 import yaml
 
+from controller import ports
 from tests.integration.daemons import free_port
+from tests.kubernetes import Admin, path_of
 from tests.waiting import SECONDS, until
+
+STOP_SECONDS = 25.0
+"""That a stop may take. The kubelet kills a pod of the chart 5 s later."""
 
 
 def a_kubeconfig(folder: Path, server: str, token: str, **cluster: Any) -> Path:
@@ -29,6 +35,18 @@ def a_kubeconfig(folder: Path, server: str, token: str, **cluster: Any) -> Path:
     }
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+async def of_account(admin: Admin, folder: Path, namespace: str, account: str) -> Path:
+    """A kubeconfig with the rights of a service account."""
+    path = path_of(ports.SERVICE_ACCOUNTS, namespace, account, "token")
+    token = (await admin.call("POST", path, {"spec": {}}))["status"]["token"]
+    server = admin.server
+    authority: dict[str, Any] = {"insecure-skip-tls-verify": True}
+    if server.ca_file is not None:
+        data = base64.b64encode(server.ca_file.read_bytes()).decode()
+        authority = {"certificate-authority-data": data}
+    return a_kubeconfig(folder, server.url, token, **authority)
 
 
 class Controller:
@@ -75,6 +93,11 @@ class Controller:
     async def ended(self, seconds: float = SECONDS) -> int:
         async with asyncio.timeout(seconds):
             return await self.process.wait()
+
+    async def stops(self) -> int:
+        """Ask it to stop, and wait no longer than it may take."""
+        self.send(signal.SIGTERM)
+        return await self.ended(STOP_SECONDS)
 
     def memory(self) -> float:
         """Resident, in megabytes."""

@@ -12,10 +12,11 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 import yaml
 
-from controller import access
+from controller import access, app, handlers, lead
 from controller.kubeconfig import api_server
 from controller.settings import parse as parse_settings
 from tests import chart
+from tests.integration.controllers import STOP_SECONDS
 from tests.kubernetes import Admin, kubeconfig
 
 VALUES: dict[str, dict[str, Any]] = {
@@ -131,6 +132,25 @@ def options_of(arguments: list[str]) -> dict[str, object]:
         else:
             options[key] = value or True
     return options
+
+
+@pytest.mark.parametrize(
+    ("keep", "annotations"), [("true", {"helm.sh/resource-policy": "keep"}), ("false", {})]
+)
+def test_the_definition_outlives_the_release_where_that_is_wanted(
+    helm: str, keep: str, annotations: dict[str, str]
+) -> None:
+    objects = chart.objects(helm, "--set", f"crds.keep={keep}")
+    (found,) = (each for each in objects if each["kind"] == "CustomResourceDefinition")
+    assert found["metadata"].get("annotations", {}) == annotations
+
+
+def test_a_stop_takes_less_time_than_a_pod_has(helm: str, values: tuple[str, ...]) -> None:
+    steps = app.DRAIN_SECONDS + lead.RELEASE_SECONDS + handlers.STOP_SECONDS
+    objects = chart.objects(helm, *values)
+    (deployment,) = (each for each in objects if each["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert steps < STOP_SECONDS < pod["terminationGracePeriodSeconds"]
 
 
 def test_every_pod_is_selected_by_its_deployment_and_budget(

@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from controller import names, ports
+from controller.access import OWN, Right
 from controller.ports import AGGREGATORS, LEASES, SERVICES, STATEFUL_SETS, Kind
 from tests.fakes.api_server import Asked, FakeApiServer, is_ours
-from tests.integration.controllers import Controller, a_kubeconfig, controller, started
+from tests.integration.controllers import (
+    STOP_SECONDS,
+    Controller,
+    a_kubeconfig,
+    controller,
+    started,
+)
 from tests.kubernetes import an_aggregator
 from tests.waiting import until
 
@@ -151,12 +158,10 @@ async def test_a_stop_gives_the_lease_up_and_the_other_goes_on_at_once(
         await until(lambda: bool(holder(server)), "one leads")
         first = holder(server)
         leader, standby = (one, other) if first.startswith("one.") else (other, one)
-        leader.send(signal.SIGTERM)
-        assert await leader.ended() == 0
+        assert await leader.stops() == 0
         await until(standby.leads, "the other leads")
         assert holder(server) not in {"", first}
-        standby.send(signal.SIGTERM)
-        assert await standby.ended() == 0
+        assert await standby.stops() == 0
         assert holder(server) == ""
 
 
@@ -173,7 +178,7 @@ async def test_a_stop_finishes_the_pass_under_way(server: FakeApiServer, tmp_pat
         assert one.code is None
         assert holder(server)
         server.hang = False
-        assert await one.ended() == 0
+        assert await one.ended(STOP_SECONDS) == 0
         assert holder(server) == ""
         assert is_there(server, STATEFUL_SETS), "the pass was finished"
 
@@ -188,13 +193,39 @@ async def test_a_stop_waits_for_no_api_server_that_hangs(
     async with controller(config(server, tmp_path), tmp_path, *HERE) as one:
         await started(one)
         await until(one.leads, "it leads")
-        server.cluster.put(an_observer())
-        await until(lambda: is_there(server, STATEFUL_SETS), "it works")
+        server.only = is_patch
         server.hang = True
+        server.cluster.put(an_observer())
+        await until(lambda: any(map(is_patch, server.asked)), "a pass is in the middle of a write")
+        server.only = lambda asked: True
         server.drop_watches()
-        one.send(signal.SIGTERM)
-        assert await one.ended() == 0
+        assert await one.stops() == 0
         server.hang = False
+
+
+async def test_the_election_uses_just_the_rights_on_its_lease(
+    server: FakeApiServer, tmp_path: Path
+) -> None:
+    at = config(server, tmp_path)
+    options = ("--namespace", "served", "--lease-namespace", "test")
+    async with (
+        controller(at, tmp_path, *options, pod="one") as one,
+        controller(at, tmp_path, *options, pod="other") as other,
+    ):
+        await started(one, other)
+        await until(lambda: bool(holder(server)), "one leads")
+        leader, standby = (one, other) if holder(server).startswith("one.") else (other, one)
+        assert await leader.stops() == 0
+        await until(standby.leads, "the other leads")
+        here = [asked for asked in server.asked if "/namespaces/test/" in asked.path]
+        assert {right_of(asked) for asked in here} == OWN.keys()
+
+
+def right_of(asked: Asked) -> Right:
+    """What a role must have for a request about a Lease."""
+    assert "/apis/coordination.k8s.io/v1/" in asked.path, asked
+    verbs = {"GET": "watch" if asked.watch else "get", "POST": "create", "PUT": "update"}
+    return Right("coordination.k8s.io", "leases", verbs.get(asked.method, asked.method))
 
 
 async def test_who_loses_the_lease_ends_at_once_with_an_error(

@@ -171,8 +171,11 @@ class Group:
     # Stories.
 
     def create(self) -> None:
-        """Apply it, and wait as a person would."""
-        self.kubectl.apply(self.secret(), self.resource())
+        """Apply it, be told that its key is not there, make the key, and wait as a person would."""
+        self.kubectl.apply(self.resource())
+        self.wait("Reconciling", "True", "WaitingForSecrets")
+        self.wait("Stalled", "False")
+        self.kubectl.apply(self.secret())
         self.wait("Ready")
 
     def steady(self, replicas: int = REPLICAS) -> None:

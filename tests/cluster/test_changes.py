@@ -13,6 +13,11 @@ from tests.cluster.conftest import Settings
 from tests.cluster.faults import Faults, tag
 from tests.cluster.group import NAME, RESOURCE, Group, Manifest, nodes_of
 from tests.cluster.kubectl import until
+from tests.integration.controlled import says_ready
+
+OTHER = "other"
+ANY_USER = 1000700000
+"""As OpenShift assigns them: nobody whom the image knows."""
 
 
 @pytest.mark.parametrize(
@@ -77,11 +82,17 @@ def test_scaling_moves_nothing_but_what_it_must(group: Group) -> None:
 
 def test_a_suspended_group_forgets_nothing(group: Group) -> None:
     with group.story("suspended, then resumed"):
+        # That is about replicas that are scaled away for good.
+        group.change(journal={"retention": {"whenScaled": "Delete"}})
+        until(lambda: when_scaled(group) == "Delete", "journals go with replicas")
+        kept = claims(group)
         group.change(suspend=True)
         group.wait("Ready", "False", "Suspended")
         until(lambda: not group.pods() + group.pods(names.REDIS), "no pods")
         group.change(suspend=False)
         group.wait("Ready")
+        assert claims(group) == kept
+        group.change(journal={"retention": {"whenScaled": "Retain"}})
 
 
 def test_volumes_grow_or_it_is_said_that_they_cannot(group: Group) -> None:
@@ -101,8 +112,41 @@ def test_volumes_grow_or_it_is_said_that_they_cannot(group: Group) -> None:
         assert asked_sizes(group) == {"64Mi"}
 
 
+def test_any_user_may_run_it(group: Group) -> None:
+    other = group.resource()
+    other["metadata"]["name"] = OTHER
+    other["spec"] |= {
+        "replicas": 1,
+        "redis": {"mode": "None"},
+        "submission": {"mode": "Observe"},  # the key is the group's, which goes on
+        "service": {"type": "ClusterIP"},
+        "template": {"spec": {"securityContext": {"runAsUser": ANY_USER}}},
+    }
+    other["spec"]["journal"]["retention"] = {"whenDeleted": "Delete"}
+    before = claims(group)
+    group.kubectl.apply(other)
+    try:
+        until(lambda: says_ready(group.kubectl.get("aagg", OTHER)), f"{OTHER} is ready")
+        pod = group.pod(f"{OTHER}-0")
+        assert pod["spec"]["securityContext"]["runAsUser"] == ANY_USER
+    finally:
+        group.kubectl("delete", f"aagg/{OTHER}")
+    until(lambda: claims(group) == before, "its journal is gone")
+
+
 def image_of(pod: Manifest) -> str:
     return str(pod["spec"]["containers"][0]["image"])
+
+
+def when_scaled(group: Group) -> str:
+    policy = group.kubectl.get("statefulset", NAME)["spec"]["persistentVolumeClaimRetentionPolicy"]
+    return str(policy["whenScaled"])
+
+
+def claims(group: Group) -> dict[str, str]:
+    """Uids by name."""
+    found = group.kubectl.get("pvc")
+    return {each["metadata"]["name"]: each["metadata"]["uid"] for each in found}
 
 
 def asked_sizes(group: Group) -> set[str]:

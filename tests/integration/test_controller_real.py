@@ -249,6 +249,7 @@ async def test_at_rest_nothing_but_leases_is_written(place: Place, config: Path)
             await place.create(name, redis={"mode": "None"}, replicas=1, suspend=True)
         await settled(place)
         await until(lambda: is_told(place, "second"), "all is told")
+        await until(lambda: are_known(place), "the cluster's own controllers know the sets")
         passes = await one.metric(DONE)
         await until(lambda: more(one, DONE, passes + 2), "some passes are done")
         before, passes = await versions(place), await one.metric(DONE)
@@ -257,16 +258,41 @@ async def test_at_rest_nothing_but_leases_is_written(place: Place, config: Path)
         assert await one.metric("controller_drift_repaired_total") == 0.0
 
 
+async def are_known(place: Place) -> bool:
+    """Tell whether the sets' status is there: after an outage that may be late, and is a write."""
+    sets = await place.all(ports.STATEFUL_SETS)
+    return all(
+        each.get("status", {}).get("observedGeneration") == each["metadata"]["generation"]
+        for each in sets
+    )
+
+
 async def more(one: Controller, metric: str, than: float) -> bool:
     return await one.metric(metric) > than
 
 
-async def versions(place: Place) -> dict[str, str]:
-    """What the resources are at, and everything that the controller made but Leases."""
+async def versions(place: Place) -> dict[str, tuple[str, list[str]]]:
+    """What the resources are at, and everything that the controller made but Leases.
+
+    With who wrote them and when, so that a difference says whose it is.
+    """
     kinds = [kind for kind in ports.OWNED if kind != LEASES]
-    found = await place.all(AGGREGATORS)
-    found += [each for kind in kinds for each in await place.all(kind) if is_ours(each)]
-    return {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in found}
+    found = {
+        f"{names.KIND} {each['metadata']['name']}": each for each in await place.all(AGGREGATORS)
+    }
+    for kind in kinds:
+        for each in await place.all(kind):
+            if is_ours(each):
+                found[f"{kind.kind} {each['metadata']['name']}"] = each
+    return {name: version(each["metadata"]) for name, each in found.items()}
+
+
+def version(metadata: Any) -> tuple[str, list[str]]:
+    wrote = [
+        f"{each['manager']} {each.get('subresource', '')} {each['time']}"
+        for each in metadata.get("managedFields", ())
+    ]
+    return metadata["resourceVersion"], wrote
 
 
 async def test_fifty_resources_are_little_work(place: Place, config: Path) -> None:

@@ -127,11 +127,12 @@ class Submitter:
         self._milestones = milestones
         self._luck = luck or random.SystemRandom().random
         self._wake = asyncio.Event()
-        self._dirty: dict[BatchId, None] = {}
         self._clear()
         batches.on_change(self._changed)
 
     def _clear(self) -> None:
+        self._serving = False
+        self._dirty: dict[BatchId, None] = {}
         self._reached: dict[BatchId, tuple[BlockRef, float]] = {}
         self._ready: dict[BatchId, None] = {}
         self._due: dict[BatchId, float] = {}
@@ -203,8 +204,9 @@ class Submitter:
         self._wake.set()
 
     def _changed(self, batch_id: BatchId) -> None:
-        self._dirty[batch_id] = None
-        self._wake.set()
+        if self._serving:  # a term begins with a look at everything there is
+            self._dirty[batch_id] = None
+            self._wake.set()
 
     # One term.
 
@@ -225,6 +227,7 @@ class Submitter:
         """
         rows = await self._claim(term, holder)
         self._clear()
+        self._serving = True
         self._dirty = dict.fromkeys(state.batch_id for state in self._batches)
         self._transactor.begin(term, holder, rows, self)
         begun(term, holder)
@@ -326,7 +329,7 @@ class Submitter:
         room = self._transactor.room() - len(self._busy)
         startable = []
         known = [state for ready in self._ready if (state := self._batches.get(ready))]
-        for state in sorted(known, key=_age):
+        for state in sorted(known, key=lambda one: one.batch.created.number if one.batch else 0):
             if state.batch is None:
                 continue
             standing = self._transactor.standing(state.batch)
@@ -385,10 +388,6 @@ class Submitter:
         else:
             counted = quorum.tally(operators, signatures)
             self._milestones.answer_sent(batch, transaction, counted)
-
-
-def _age(state: BatchState) -> int:
-    return 0 if state.batch is None else state.batch.created.number
 
 
 def _tell_parked(parked: Parked) -> None:

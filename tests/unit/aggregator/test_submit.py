@@ -144,6 +144,31 @@ async def test_what_was_there_before_the_term_is_found(world: World) -> None:
         assert world.answered == [ONE]
 
 
+async def test_what_changes_while_the_term_is_claimed_is_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.submit._CLAIM_RETRY_SECONDS", 0.0)
+    world.store.fail = True
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        assert not world.begun
+        world.store.fail = False
+        await settle()
+        assert world.answered == [ONE]
+
+
+async def test_without_a_term_nothing_is_noted_for_one(world: World) -> None:
+    async with world.leading():
+        pass
+    await world.open(TWO, *EVERYBODY)
+    world.batches.finish([TWO.batch_id])
+    assert not world.submitter._dirty
+    async with world.leading():
+        await world.open(ONE, *EVERYBODY)
+        assert world.answered == [ONE]
+    assert not world.submitter._dirty
+
+
 async def test_an_answered_batch_is_left_alone(world: World) -> None:
     await world.open(ONE, *EVERYBODY)
     world.batches.answer(ONE.batch_id, block(101))

@@ -23,6 +23,7 @@ from aggregator.ingress.server import Ingress
 from aggregator.lead import while_leading
 from aggregator.prove import Prover
 from aggregator.receive import Intake, Neighbours
+from aggregator.search import Search
 from aggregator.sections import split_address
 from aggregator.story import Measures, Story
 from aggregator.submit import Submitter
@@ -34,12 +35,12 @@ from aggregator.verify import Verifier
 from aggregator.view import Parts, Role, View
 from aggregator.watch import Scope, Watch
 from aligned.bls.choose import choose
-from aligned.errors import AlignedError, ChainUnavailable
+from aligned.errors import AlignedError
 from aligned.model import BlockHash, BlockRef
 from aligned.telemetry import probes
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping
 
     from aggregator.chain.signer import Signer
     from aggregator.receive import Incoming
@@ -47,12 +48,9 @@ if TYPE_CHECKING:
     from aggregator.telemetry.metrics import Snapshot
     from aligned.bls.backend import Backend
     from aligned.chain.endpoints import Endpoints
-    from aligned.model import OperatorId, Term
+    from aligned.model import Term
 
 logger = logging.getLogger(__name__)
-
-HELD_LOOK_SECONDS = 1.1
-"""Between looks for operators whose calls are held."""
 
 HINT_SECONDS = 60.0
 """Between notes of how far the chain is settled: the next start scans from there."""
@@ -61,7 +59,7 @@ LAST_HINT_SECONDS = 2.0
 """For the last note at a stop, which a disk that hangs must not hold up."""
 
 _SETTLED = "settled"
-"""Hint: block number, 8 bytes ‖ block hash, 32 bytes."""
+"""Hint: block number, 8 bytes ‖ block hash, 32 bytes. See ``Watch.settled``."""
 
 
 async def run(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -170,6 +168,7 @@ class Aggregator:
                 state=state,
                 batches=self._batches,
                 watch=self._watch,
+                registry=self._registry,
                 node=node,
                 signer=signer,
                 environment=environment,
@@ -192,6 +191,7 @@ class Aggregator:
             ),
             clock,
         )
+        self._search = Search(self._intake, self._registry, clock)
         self._committer = Committer(
             self._batches,
             state.journal,
@@ -231,6 +231,7 @@ class Aggregator:
                 batches=self._batches,
                 journal=state.journal,
                 registry=self._registry,
+                knew_operators=_SETTLED in state.loaded.hints,
                 endpoints=endpoints,
                 watch=self._watch,
                 ingress=self._ingress,
@@ -326,7 +327,7 @@ class Aggregator:
             "confirm": start.confirm(self._settings, self._endpoints, self._state.deployment),
             "watch": self._watch.run(),
             "ingress": self._ingress.run(),
-            "held": self._look_for_operators(),
+            "held": self._search.run(),
             "verify": self._verifier.run(),
             "commit": self._committer.run(),
             "sweep": self._sweeper.run(),
@@ -350,21 +351,6 @@ class Aggregator:
     def _pace(self, *, leads: bool) -> None:
         configured = self._settings.chain.poll_interval
         self._watch.set_poll_interval(self.group.poll_interval(configured, leads=leads))
-
-    async def _look_for_operators(self) -> NoReturn:
-        """Look up operators whose calls are held, until cancelled."""
-        while True:
-            await asyncio.sleep(HELD_LOOK_SECONDS)
-            wanted = self._intake.held_operators
-            if wanted:
-                began = self._clock()
-                self._intake.recheck(await self._look_up(wanted), began)
-
-    async def _look_up(self, wanted: list[OperatorId]) -> Sequence[OperatorId]:
-        try:
-            return await self._registry.look_up(wanted)
-        except ChainUnavailable:
-            return ()  # the watcher tells that the chain is away
 
     async def _keep_hints(self) -> NoReturn:
         while True:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aggregator import start
     from aggregator.batches import Batches, BatchState
     from aggregator.chain.facts import Node
+    from aggregator.chain.registry import Registry
     from aggregator.chain.signer import Signer
     from aggregator.leadership.lock import Lock
     from aggregator.ports import Leadership, Store
@@ -70,6 +71,7 @@ class Surroundings:
     state: start.State
     batches: Batches
     watch: Watch
+    registry: Registry
     node: Node
     signer: Signer | None
     environment: Mapping[str, str]
@@ -141,6 +143,11 @@ class Group:
     def poll_interval(self, configured: float, *, leads: bool) -> float:
         """Return how often to look at the chain."""
         return configured if leads or self.elected is None else configured * STANDBY_FACTOR
+
+    @property
+    def has_fit_peer(self) -> bool:
+        """Whether another replica could lead now: it knows every operator."""
+        return self.elected is not None and bool(self.elected.peers)
 
     @property
     def is_store_reachable(self) -> bool | None:
@@ -228,7 +235,12 @@ def assemble(around: Surroundings) -> Group:
         Candidate(me=boot, pod=name, profile=PROFILES[around.settings.election.profile]),
         _lock(around, around.settings.redis, backend, boot),
         redis,
-        Health(head_age=lambda: around.watch.overdue, signs=lambda: fitness.signs),
+        Health(
+            head_age=lambda: around.watch.overdue,
+            signs=lambda: fitness.signs,
+            operators=lambda: around.registry.synced is not None,
+            window=lambda: around.watch.is_complete and held.is_caught_up,
+        ),
     )
     chronicle.elected = elected
     return Group(

@@ -43,6 +43,10 @@ SHOWN_BATCHES = 200
 STUCK_SECONDS = 10.0
 """A commit under way for longer means that the disk hangs."""
 
+ELECTOR_SECONDS = 60.0
+"""Without a decision of the elector. To give a lock up that does not answer takes it up to 24 s
+with the slowest profile."""
+
 _ETHER = 10**18
 
 
@@ -68,6 +72,8 @@ class Parts:
     batches: Batches
     journal: Journal
     registry: Registry
+    knew_operators: bool
+    """The journal brought all operators from an earlier run."""
     endpoints: Endpoints
     watch: Watch
     ingress: Ingress
@@ -95,20 +101,33 @@ class View:
 
     def alive(self) -> Mapping[str, bool]:
         """Return what must hold or the process is restarted: loop and threads turn."""
-        return {"loop": self._parts.heartbeat.is_alive, "journal": not self._journal_is_stuck()}
+        alive = {"loop": self._parts.heartbeat.is_alive, "journal": not self._journal_is_stuck()}
+        elected = self._parts.group.elected
+        if elected is not None:
+            # At a stop the election ends before the last calls are answered.
+            alive["elector"] = self._parts.role.stopping or elected.silence < ELECTOR_SECONDS
+        return alive
 
     def ready(self) -> Mapping[str, bool]:
         """Return what must hold to take a signature: journal, ingress, operator keys.
 
         Never the chain or the shared store: without them signatures are kept all the same.
+
+        A replica that reads the registry for the first time may hold a call in vain, so operators
+        are led to others. Where nobody else could answer either it takes calls: those it holds
+        wait far longer than an operator does at a closed port.
         """
         parts = self._parts
         return {
             "not_stopping": not parts.role.stopping,
             "journal": not self._journal_is_stuck(),
             "ingress": parts.ingress.is_open,
-            "operators": len(parts.registry) > 0,
+            "operators": len(parts.registry) > 0
+            and (self._knows_operators() or not parts.group.has_fit_peer),
         }
+
+    def _knows_operators(self) -> bool:
+        return self._parts.knew_operators or self._parts.registry.synced is not None
 
     def _journal_is_stuck(self) -> bool:
         busy_since = self._parts.journal.counts.busy_since

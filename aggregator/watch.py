@@ -155,9 +155,9 @@ class Watch:
     def settled(self) -> BlockRef | None:
         """The block from which a later run may scan: what was created before it is settled.
 
-        None before the first whole scan.
+        None before the first whole scan of batches and of registrations.
         """
-        if not self.is_complete or self._finalized is None:
+        if not self.is_complete or self._finalized is None or self._registry.synced is None:
             return None
         waiting = [
             state.batch.created

@@ -172,7 +172,15 @@ class Lead:
         """Return what makes us fit: a main loop that turns, and no more."""
         now = boottime()
         beat = now if now - self._pulse < LOOP_SECONDS else self._pulse
-        return Vitals(wanted=not self._releasing, beat=beat, store=now, chain=now, signs=True)
+        return Vitals(
+            wanted=not self._releasing,
+            beat=beat,
+            store=now,
+            chain=now,
+            signs=True,
+            operators=True,
+            window=True,
+        )
 
     def _take(self, standing: Standing) -> None:
         had, self.standing = self.standing, standing

@@ -88,6 +88,10 @@ class Health:
     """Seconds since the chain last had a fresh head."""
     signs: Callable[[], bool]
     """Our signer is the account the contract takes answers from, or no answers are sent."""
+    operators: Callable[[], bool]
+    """Every operator that registered is known."""
+    window: Callable[[], bool]
+    """The expiry window was read, and our journal compared with it."""
 
 
 class ElectedLeadership:
@@ -121,6 +125,7 @@ class ElectedLeadership:
         self._health = health
         self._clock = clock
         self._vitals = Vitals()
+        self._started = inf
         self._elector: Elector | None = None
         self._elector_loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
@@ -132,9 +137,15 @@ class ElectedLeadership:
         self.standing = Standing()
 
     @property
-    def elector_beat(self) -> float:
-        """When the elector last decided, by ``boottime``."""
-        return -inf if self._elector is None else self._elector.beat
+    def silence(self) -> float:
+        """Seconds since the elector last decided, or since it was started; 0 before that."""
+        last = self._elector.beat if self._elector else self._started
+        return max(0.0, self._clock() - last)
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """Other pods that were alive and fit when the store last told."""
+        return self._vitals.peers
 
     @property
     def won(self) -> Won | None:
@@ -245,6 +256,7 @@ class ElectedLeadership:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pulse(), name="pulse")
             tasks.create_task(self._consult(), name="consult")
+            self._started = self._clock()
             thread.start()
             try:
                 await asyncio.shield(ended)
@@ -297,14 +309,16 @@ class ElectedLeadership:
 
     async def _pulse(self) -> NoReturn:
         while True:
-            now = self._clock()
+            now, health = self._clock(), self._health
             self._say(
                 replace(
                     self._vitals,
                     beat=now,
                     outbox_readable=self._claims.is_outbox_readable,
-                    chain=now - self._health.head_age(),
-                    signs=self._health.signs(),
+                    chain=now - health.head_age(),
+                    operators=health.operators(),
+                    window=health.window(),
+                    signs=health.signs(),
                 )
             )
             await asyncio.sleep(PULSE_SECONDS)

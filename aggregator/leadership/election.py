@@ -110,6 +110,10 @@ class Vitals:
     """When the chain last had a fresh head."""
     signs: bool = False
     """Our signer is the account the contract takes answers from, or no answers are sent."""
+    operators: bool = False
+    """Every operator that registered is known: the registry was read once."""
+    window: bool = False
+    """The expiry window was read once, and our journal compared with it."""
     refused_until: float = -inf
     """The store refused several terms in a row: somebody else's turn until then."""
     fence: Fence = NOBODY
@@ -233,6 +237,8 @@ def unfit(vitals: Vitals, now: float) -> str | None:
         (now - vitals.store > STORE_SECONDS, "the shared store does not answer it"),
         (not vitals.outbox_readable, "it cannot read the shared outbox"),
         (now - vitals.chain > CHAIN_SECONDS, "it has no endpoint with a fresh head"),
+        (not vitals.operators, "it has not read all operators from the registry yet"),
+        (not vitals.window, "it has not read the window of batches yet"),
         (not vitals.signs, "its signer is not the aggregator of the contract"),
         (now < vitals.refused_until, "the store refused its terms"),
     )

@@ -58,6 +58,8 @@ def unfenced(
         lock: Makes the lock, in the elector's loop.
         clock: Seconds; the same in all threads.
     """
-    health = Health(head_age=lambda: 0.0, signs=lambda: True)
+    health = Health(
+        head_age=lambda: 0.0, signs=lambda: True, operators=lambda: True, window=lambda: True
+    )
     alone = replace(candidate, fenced=False)
     return ElectedLeadership(alone, lock, Unfenced(), health, clock=clock)

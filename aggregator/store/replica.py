@@ -104,9 +104,14 @@ class Held:
     def rows(self) -> Sequence[OutboxRow]:
         return [row for key, row in self._rows.items() if key not in self._unasked_rows]
 
+    @property
+    def is_caught_up(self) -> bool:
+        """The chain has said what of the journal is settled: ``catch_up`` waits for nothing."""
+        return not self._unasked and not self._unasked_rows
+
     async def catch_up(self) -> None:
         async with self._asking:
-            if not self._unasked and not self._unasked_rows:
+            if self.is_caught_up:
                 return
             await self._chain.known()
             while not await self._settled(list(self._rows.values())):  # noqa: ASYNC110  # no event tells

@@ -53,6 +53,9 @@ class SharedStore:
     async def claim(self, term: Term, holder: str) -> Sequence[OutboxRow]:
         """See ``Store.claim``; also unites both sides, so that a term begins with everything.
 
+        The wait for the chain has no deadline of its own. Who was elected has nothing to wait for:
+        until then it was not fit. Who leads without an election keeps nobody else from leading.
+
         Raises:
             Deposed: The fence is higher, or equal with another holder.
             StoreUnavailable: Not confirmed in time, or a row cannot be read.

@@ -99,11 +99,18 @@ class Replica:
         self.claims = ClaimsInMemory(shared)
         self.head_age = 0.0
         self.signs = True
+        self.operators = True
+        self.window = True
         self.log: list[str] = []
         """``begin T`` and ``end T``, in order."""
         self.shared = shared
         candidate = Candidate(me=self.me, pod=pod, profile=profile)
-        health = Health(head_age=lambda: self.head_age, signs=lambda: self.signs)
+        health = Health(
+            head_age=lambda: self.head_age,
+            signs=lambda: self.signs,
+            operators=lambda: self.operators,
+            window=lambda: self.window,
+        )
         self.leadership = ElectedLeadership(candidate, lock, self.claims, health)
 
     @property

@@ -49,7 +49,7 @@ async def replicas(
 
 
 def peers(one: Replica) -> frozenset[str]:
-    return one.leadership._vitals.peers
+    return one.leadership.peers
 
 
 def leading(replicas: Sequence[Replica]) -> list[str]:
@@ -127,6 +127,23 @@ async def test_a_leader_that_cannot_answer_on_chain_gives_the_lease_up(
     setattr(replicas[0], lost, 60.0 if lost == "head_age" else False)
     await another_leads(replicas, replicas[0])
     assert ("", 1) in server.history
+
+
+@pytest.mark.parametrize("unread", ["operators", "window"])
+async def test_who_has_not_read_the_chain_leaves_the_lead_to_who_has(
+    unread: str, server: LeaseServer, shared: FenceInMemory, tmp_path: Path
+) -> None:
+    fresh, full = (a_replica(pod, server, shared, tmp_path) for pod in ("pod-0", "pod-1"))
+    setattr(fresh, unread, False)
+    async with fresh.running():
+        await until(lambda: "not read" in (fresh.leadership.unfit or ""), "it says what it lacks")
+        async with full.running():
+            await until(lambda: full.leads, "the other leads")
+            await until(lambda: peers(fresh) == {"pod-1"}, "they know of each other")
+            assert not peers(full)
+        assert server.history == [("", 0), ("pod-1 boot", 1), ("", 1)]
+        setattr(fresh, unread, True)  # nobody could answer before
+        await until(lambda: fresh.leads, "it leads")
 
 
 async def test_a_leader_whose_main_loop_hangs_gives_the_lease_up_meanwhile(

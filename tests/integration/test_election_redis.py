@@ -48,7 +48,9 @@ class Node:
         self.terms: list[int] = []
         self.leads = False
         candidate = Candidate(me=f"{pod} boot", pod=pod, profile=QUICK)
-        health = Health(head_age=lambda: 0.0, signs=lambda: True)
+        health = Health(
+            head_age=lambda: 0.0, signs=lambda: True, operators=lambda: True, window=lambda: True
+        )
 
         def lock() -> RedisLock:
             return RedisLock(RedisStore(discovery_of(group), identity(), writer=f"{pod} lock"))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from aggregator.journal import opening, reading
 from aggregator.outbox import OutboxRow
+from devnet.faults import LogLimit
 from devnet.network import Network, hexed
 from devnet.replicas import Replica, status
 from devnet.sentinel import SentinelGroup
@@ -61,6 +63,16 @@ async def over_lease(
 async def leads_no_more(replica: Replica) -> None:
     async with asyncio.timeout(SECONDS):
         while (await status(replica))["leads"]:  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.05)
+
+
+async def lacks(replica: Replica, what: str) -> None:
+    """Wait until a replica says that this keeps it from leading."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with suppress(aiohttp.ClientError):
+                if (await replica.daemon.status())["replicas"]["unfit"] == what:
+                    return
             await asyncio.sleep(0.05)
 
 
@@ -127,6 +139,32 @@ async def test_a_leader_cut_off_from_the_lease_is_replaced_and_stops(
     await trio.nothing_is_lost()
     server.hang_for = set()
     assert terms_rise(server)
+
+
+# New.
+
+
+async def test_a_replica_with_an_empty_disk_leads_only_when_it_has_read_the_chain(
+    trio: Trio,
+) -> None:
+    fresh, full, _ = trio.replicas.all
+    trio.proxy(fresh).faults.log_limit = LogLimit(blocks=0)
+    fresh.daemon.start()
+    await lacks(fresh, "it has not read all operators from the registry yet")
+    full.daemon.start()
+    await full.daemon.ready()
+    assert await trio.replicas.leader() is full
+    batch = await trio.batcher.post()
+    await trio.signed(batch, 0, full)
+    await trio.signed(batch, 1, full)
+    await full.daemon.terminate()
+    assert not [line for line in trio.lines(fresh) if line["event"] == "won the lock"]
+    trio.proxy(fresh).faults.log_limit = None
+    await fresh.daemon.ready()
+    assert await trio.replicas.leader() is fresh
+    await trio.signed(batch, 2, fresh)
+    await trio.answered_once(batch)
+    await trio.nothing_is_lost(of=[fresh])
 
 
 # Killed in the middle.

@@ -424,10 +424,9 @@ async def test_a_later_run_begins_where_everything_was_settled() -> None:
     world.chain.mine(new_batch(2))
     world.chain.mine_many(200)
     await world.watch.poll()
-    unknown = world.watch.settled
     await world.watch.rescan()
+    await world.registry.sync(world.chain.blocks[-1].ref)
     start = world.watch.settled
-    assert unknown is None
     assert start == world.chain.blocks[203].ref
     world.batches = Batches()
     world.watch = world.open(start=start)
@@ -438,6 +437,17 @@ async def test_a_later_run_begins_where_everything_was_settled() -> None:
     assert world.opened() == {2}
     # the bite of 2,000 is halved to what is left; the whole window would take more
     assert world.node.asked.count("eth_getLogs") == 1
+
+
+@pytest.mark.parametrize("unread", ["batches", "registrations"])
+async def test_nothing_is_settled_before_all_was_read_once(unread: str) -> None:
+    world = World()
+    await world.watch.poll()
+    if unread == "batches":
+        await world.registry.sync(world.chain.blocks[-1].ref)
+    else:
+        await world.watch.rescan()
+    assert world.watch.settled is None
 
 
 async def test_only_the_first_scan_begins_later() -> None:

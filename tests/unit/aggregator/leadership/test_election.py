@@ -31,7 +31,7 @@ from aggregator.leadership.election import (
 NOW = 1000.0
 NORMAL = PROFILES["normal"]
 CANDIDATE = Candidate(me="pod-0 boot", pod="pod-0", profile=NORMAL)
-FIT = Vitals(wanted=True, beat=NOW, store=NOW, chain=NOW, signs=True)
+FIT = Vitals(wanted=True, beat=NOW, store=NOW, chain=NOW, signs=True, operators=True, window=True)
 OTHERS = Record(holder="pod-1 boot", term=7, lease=5.0)
 FREE = Record(term=7, lease=5.0)
 MINE = Record(holder="pod-0 boot", term=8, lease=5.0)
@@ -124,6 +124,8 @@ UNFIT = [
     pytest.param({"store": NOW - 5.1}, id="store away"),
     pytest.param({"outbox_readable": False}, id="outbox unreadable"),
     pytest.param({"chain": NOW - 10.1}, id="chain away"),
+    pytest.param({"operators": False}, id="registry not read"),
+    pytest.param({"window": False}, id="window not read"),
     pytest.param({"signs": False}, id="wrong signer"),
     pytest.param({"refused_until": NOW + 1}, id="refused"),
 ]

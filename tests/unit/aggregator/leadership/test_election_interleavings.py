@@ -71,7 +71,7 @@ def begin(candidates: int, profile: Profile = PROFILE, *, fenced: bool = True) -
         One(
             View(
                 candidate=Candidate(me=name, pod=name, profile=profile, fenced=fenced),
-                vitals=Vitals(wanted=True),
+                vitals=Vitals(wanted=True, operators=True, window=True),
                 record=lock,
                 changed=0,
                 looked=0,

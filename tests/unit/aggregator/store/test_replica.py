@@ -123,10 +123,12 @@ async def test_nothing_of_a_journal_is_shared_before_the_chain_was_asked(bench: 
     assert (held.batch_ids(), held.signatures(a_batch_id(1)), held.rows()) == ([], {}, [])
     held.hear(News(entries=(entry(3, 1),), rows=(a_row(6),)))  # what comes since is
     assert (held.batch_ids(), held.rows()) == ([a_batch_id(3)], [a_row(6)])
+    assert not held.is_caught_up
     bench.chain.settled = {a_batch_id(1)}
     bench.chain.nonces = 5
     bench.chain.read.set()
     await held.catch_up()
+    assert held.is_caught_up
     assert set(held.batch_ids()) == {a_batch_id(2), a_batch_id(3)}
     assert held.rows() == [a_row(5), a_row(6)]
 

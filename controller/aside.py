@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,18 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 10
 _ROUND_SECONDS = 0.5
 
+_FAREWELL_SECONDS = 1.0
+"""For connections to close: over TLS each waits for its peer's goodbye, and nothing tells when."""
+
+_LOOK_SECONDS = 0.01
+
 
 class Aside:
     """Runs one coroutine in a thread; a daemon, which no exit waits for.
 
     Error handling: how the coroutine ended is raised by ``ended``. Tasks that it leaves behind
-    are cancelled again and again for some seconds, and then dropped.
+    are cancelled again and again for some seconds, and then dropped; so are connections that do
+    not close.
     """
 
     def __init__(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -34,7 +41,8 @@ class Aside:
         self._work = work
         self._ended = asyncio.Event()
         self._error: BaseException | None = None
-        self._loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -63,13 +71,21 @@ class Aside:
             self._error = error
         self.answer(self._ended.set)
         try:
-            self._loop.run_until_complete(_sweep())
+            self._loop.run_until_complete(self._part())
         finally:
             self._loop.close()
 
+    async def _part(self) -> None:
+        """End what is left in the loop."""
+        await _sweep()
+        until = self._loop.time() + _FAREWELL_SECONDS
+        # The loop's own pipe stays.
+        while len(self._selector.get_map()) > 1 and self._loop.time() < until:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(_LOOK_SECONDS)
+
 
 async def _sweep() -> None:
-    """End what is left in the loop."""
+    """End the tasks that are left in the loop."""
     for _ in range(_ROUNDS):
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if not left:

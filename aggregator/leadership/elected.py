@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from aggregator.leadership.election import DRAIN_SECONDS, Fence, Vitals, unfit
 from aggregator.leadership.elector import Elector, Standing, boottime
@@ -22,8 +22,9 @@ from aligned.errors import Deposed, StoreUnavailable
 from aligned.model import Term
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from aggregator.leadership.claims import Claims
     from aggregator.leadership.election import Candidate
     from aggregator.leadership.elector import Won
     from aggregator.leadership.lock import Lock
@@ -41,43 +42,6 @@ REFUSALS = 3
 
 _RETRY_SECONDS = 0.1
 _END_SECONDS = 5.0
-
-
-class Peer(Protocol):
-    """A replica as it described itself."""
-
-    @property
-    def pod(self) -> str: ...
-
-    @property
-    def age(self) -> float:
-        """Seconds since then."""
-
-    @property
-    def facts(self) -> bytes: ...
-
-
-class Beaten(Protocol):
-    """What a beat brings back."""
-
-    @property
-    def members(self) -> Iterable[Peer]: ...
-
-
-class Claims(Protocol):
-    """What the store does for leadership; see ``RedisStore`` and ``Store.claim``."""
-
-    @property
-    def known_fence(self) -> tuple[int, str]: ...
-
-    @property
-    def is_outbox_readable(self) -> bool: ...
-
-    async def beat(self, pod: str, facts: bytes) -> Beaten: ...
-
-    async def claim(self, term: Term, holder: str) -> object: ...
-
-    async def confirm(self, term: Term, holder: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from aggregator.leadership.elector import boottime
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aggregator.leadership.elected import Peer
+    from aggregator.leadership.claims import Peer
     from aggregator.leadership.election import Candidate
     from aggregator.leadership.lock import Lock
     from aligned.model import Term

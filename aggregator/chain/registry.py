@@ -143,9 +143,11 @@ class Registry:
                     wrote = self._clock()
             if self._synced is None or head.number >= self._synced.number:
                 self._synced = head
-            await self._search_missed()
             saved = self._saved
             if self._unsaved or saved is None or head.number - saved.number >= _SAVE_BLOCKS:
+                await self._write(head)
+            await self._search_missed()
+            if self._unsaved:
                 await self._write(head)
 
     def _filter(self, *more: tuple[bytes, ...]) -> Filter:

@@ -223,6 +223,7 @@ async def test_started_while_the_chain_is_away_it_takes_signatures_and_answers_l
     async with world(chain, tmp_path, endpoints=[proxy.url], overrides=overrides) as here:
         here.online(0)
         await here.start()
+        await eventually(lambda: bool(here.loaded().operators), "it journals who the operators are")
         here.daemon.kill()
         await proxy.refuse()
         batch = await here.batcher.post()

@@ -45,17 +45,30 @@ def decide(
         me: This pod's address.
         final: There is no time left to ask again.
     """
-    named = [answer for answer in answers if isinstance(answer, Configuration)]
+    named = best(answers)
     someone_may_know = Ignorance.SILENT in answers or Ignorance.REFUSING in answers
-    if not named:
+    if named is None:
         nobody_knows = final or not someone_may_know
         return Configuration(addresses[0], 0) if nobody_knows else None
-    votes = [answer.primary for answer in named]
-    best = max(named, key=lambda answer: (answer.epoch, votes.count(answer.primary)))
-    by_majority = 2 * votes.count(best.primary) > len(answers)
+    votes = _votes(answers)
+    by_majority = 2 * votes.count(named.primary) > len(answers)
     unopposed = not someone_may_know and len(set(votes)) == 1
-    agreed = best.primary != me and (by_majority or unopposed)
-    return best if final or agreed else None
+    agreed = named.primary != me and (by_majority or unopposed)
+    return named if final or agreed else None
+
+
+def best(answers: Sequence[Answer]) -> Configuration | None:
+    """Return the newest configuration, of the newest ones what most go by; None: nobody has one."""
+    votes = _votes(answers)
+    return max(
+        (answer for answer in answers if isinstance(answer, Configuration)),
+        key=lambda answer: (answer.epoch, votes.count(answer.primary)),
+        default=None,
+    )
+
+
+def _votes(answers: Sequence[Answer]) -> list[str]:
+    return [answer.primary for answer in answers if isinstance(answer, Configuration)]
 
 
 def translated(

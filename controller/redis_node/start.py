@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from controller.names import MASTER_NAME, REDIS_PORT, SENTINEL_PORT
 from controller.redis_node import render, resp
-from controller.redis_node.rule import Answer, Configuration, Ignorance, decide, translated
+from controller.redis_node.rule import Answer, Configuration, Ignorance, best, decide, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,6 +46,9 @@ class Place:
     """For this pod to reach itself. A Service's way to a new pod takes seconds to appear."""
     ask_seconds: float = 10.0
     """For the other Sentinels to tell who is primary, from then on."""
+    failover_seconds: float = 20.0
+    """The same where they name this pod, which is empty: one with the data is to be promoted. Where
+    their vote was split they try again after twice the failover timeout of ``sentinel.conf``."""
 
 
 class NoHairpin(Exception):
@@ -67,7 +70,7 @@ async def start(place: Place, pod: str) -> Configuration:
     }
     async with _listening(place.listen) as token:
         await _reach_self(group.me.address, token, place.hairpin_seconds)
-        configuration = await _learn(group, passwords.get(USER, ""), place.ask_seconds)
+        configuration = await _learn(group, passwords.get(USER, ""), place)
     _write(place, group, configuration, passwords)
     return configuration
 
@@ -115,12 +118,15 @@ async def _reach_self(address: str, token: str, seconds: float) -> None:
     raise NoHairpin(msg)
 
 
-async def _learn(group: Group, password: str, seconds: float) -> Configuration:
+async def _learn(group: Group, password: str, place: Place) -> Configuration:
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    began = loop.time()
     while True:
         answers = await _answers(group, password)
-        final = loop.time() >= until
+        named = best(answers)
+        awaits_failover = named is not None and named.primary == group.me.address
+        patience = place.failover_seconds if awaits_failover else place.ask_seconds
+        final = loop.time() - began >= patience
         decided = decide(answers, addresses=group.addresses, me=group.me.address, final=final)
         if decided is not None:
             _tell(group, decided, answers, final=final)

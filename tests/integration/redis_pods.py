@@ -182,7 +182,7 @@ class Pods:
     def hurry(self) -> None:
         """Have starts ask for a moment only, where it is known that nobody will answer."""
         for pod in self.pods:
-            pod.place = replace(pod.place, ask_seconds=0.5)
+            pod.place = replace(pod.place, ask_seconds=0.5, failover_seconds=0.5)
 
     def move(self, ordinal: int) -> None:
         """Give a pod another address, of which those that run know nothing."""

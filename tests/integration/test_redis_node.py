@@ -129,6 +129,21 @@ async def test_a_primary_that_is_back_at_once_leaves_its_place_to_one_with_the_d
 
 
 @SERVERS
+async def test_who_is_named_waits_for_the_failover_when_the_time_to_ask_is_over(
+    pods: Pods,
+) -> None:
+    await pods.start(0, 1, 2)
+    await pods.settle(0, 1, 2)
+    async with aclosing(store(pods)) as one:
+        await put(one, [entry(by=i) for i in range(5)])
+    pods.pods[0].place = replace(pods.pods[0].place, ask_seconds=0.0)
+    pods.kill(0)
+    assert (await pods.start(0))[0].primary != pods.addresses[0]
+    assert await pods.settle(0, 1, 2) != 0
+    assert await held(pods, entry()) == 5
+
+
+@SERVERS
 async def test_a_server_that_restarts_inside_its_pod_leaves_its_place_as_well(pods: Pods) -> None:
     await pods.start(0, 1, 2)
     await pods.settle(0, 1, 2)

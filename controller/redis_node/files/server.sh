@@ -9,10 +9,11 @@ if [ ! -e "$data/served" ]; then   # the init step has just asked the Sentinels
 fi
 
 # The container restarted inside its pod, its memory is empty. If this was the primary, another one
-# has all data and will be promoted: to come back before that would wipe it.
+# has all data and will be promoted: to come back before that would wipe it. Sentinels whose vote was
+# split try again after twice the failover timeout; one that nobody names waits for half as long.
 trap 'exit 143' TERM   # process 1 of a container ignores what it does not handle
 tries=0 primary=
-while [ "$tries" -lt 40 ]; do
+while [ "$tries" -lt 40 ] || { [ "$primary" = "$address" ] && [ "$tries" -lt 80 ]; }; do
   for host in "$local" $(others); do
     said=$(named "$host") && break
   done

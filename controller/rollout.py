@@ -3,7 +3,7 @@
 A pod that serves is replaced because a person set something else since it was made, never for how
 it was rendered. In this order, and never before everything else that runs is ready:
 
-* pods that are not ready and are outdated, or are in trouble and were made from another template:
+* pods that are not ready and are outdated, or lack an image and were made from another template:
   they serve nobody, and what broke them may be mended
 * Redis: the replicas of the primary, then the primary, whose stop rule gives its place away
 * the aggregator: standbys; then its leader hands over to one of the new ones; then the old leader,
@@ -68,6 +68,9 @@ _LONGEST_WORD = 100
 
 WAITS = frozenset({"ContainerCreating", "CreateContainerConfigError", "Unschedulable"})
 """Troubles that end when something appears that others make: a Secret, a volume, a node."""
+
+UNPULLED = frozenset({"ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"})
+"""Troubles of an image that no node gets. A pod in them has run nothing, and holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +170,12 @@ def _is_made_otherwise(group: SetView, pod: PodView) -> bool:
     """Tell whether a pod that is down may come up if it is made anew.
 
     Not all that a person sets is among a pod's settings: the image of a Redis pod's first step
-    is not, so that another one restarts no Redis. Of a pod in trouble the template tells.
+    is not, so that another one restarts no Redis. Where an image cannot be had the template tells.
+    What crashes starts again in its pod, with its journal if that is ephemeral, so it is kept.
     """
     if pod in group.outdated:
         return bool(pod.trouble) or pod.seconds >= DOWN_SECONDS
-    return bool(pod.trouble and group.revision) and pod.revision != group.revision
+    return pod.trouble in UNPULLED and bool(group.revision) and pod.revision != group.revision
 
 
 def _halt(groups: Iterable[SetView]) -> Wait | Stuck | None:

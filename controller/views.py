@@ -166,15 +166,18 @@ def _is_between_crashes(state: Manifest, ended: Manifest, now: datetime) -> bool
     Ends of long ago say nothing of one that runs: nodes restart, and a cold start takes minutes.
     A time that is not told counts as now.
     """
+    ended_ago = seconds_since(ended.get("finishedAt"), now)
+    ran = seconds_since(ended.get("startedAt"), now) - ended_ago
+    if ran >= SOUND_SECONDS:
+        return False
     running = state.get("running")
     if running is None:
         return "terminated" in state
-    ended_ago = seconds_since(ended.get("finishedAt"), now)
-    ran = seconds_since(ended.get("startedAt"), now) - ended_ago
     young = max(YOUNG_SECONDS, ran)
-    is_recent = ended_ago < young + BACK_OFF_SECONDS
-    is_young = seconds_since(running.get("startedAt"), now) < young
-    return ran < SOUND_SECONDS and is_recent and is_young
+    return (
+        ended_ago < young + BACK_OFF_SECONDS
+        and seconds_since(running.get("startedAt"), now) < young
+    )
 
 
 def lease_view(lease: Manifest, silent_seconds: float) -> LeaseView:

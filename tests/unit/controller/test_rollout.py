@@ -183,7 +183,7 @@ def test_what_is_outdated_and_broken_goes_first() -> None:
 
 
 @pytest.mark.parametrize("of", ["agg", "agg-redis"])
-def test_what_is_in_trouble_and_made_from_another_template_is_made_anew(of: str) -> None:
+def test_what_lacks_its_image_and_was_made_from_another_template_is_made_anew(of: str) -> None:
     about = {"of": of, "revision": "r2"}
 
     def with_last(revision: str = "r1", **changed: Any) -> Observed:
@@ -199,6 +199,9 @@ def test_what_is_in_trouble_and_made_from_another_template_is_made_anew(of: str)
     assert isinstance(step(with_last("r2")), Stuck)  # anew it would be the same
     assert step(with_last(ready=True, trouble="")) == Nothing()
     assert waits(step(with_last(trouble="", seconds=60.0))) == "PodStarting"
+    assert waits(step(with_last(trouble="Unschedulable"))) == "PodWaiting"
+    crashing = step(with_last(trouble="CrashLoopBackOff"))  # with an ephemeral journal, maybe
+    assert isinstance(crashing, Stuck | Wait)
     assert step(with_last(terminating=True)) != Evict(pod(2))
     unknown = with_last()
     for name in ("aggregator", "redis"):

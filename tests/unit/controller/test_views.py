@@ -140,6 +140,7 @@ WITH_ITS_NODE = {"exitCode": 255, "reason": "Unknown"}
             "",
         ),
         (container({"terminated": CRASHED}, restartCount=3), "CrashLoopBackOff", "status 2"),
+        (container(run("08:00:00", "11:59:58", **WITH_ITS_NODE), restartCount=3), "", ""),
         (container({"running": {}}, lastState={"terminated": CRASHED}, restartCount=1), "", ""),
         (
             container(

@@ -45,6 +45,7 @@ class Progress:
     """What the chain has settled."""
 
     height: int
+    """0 while the chain is behind the time: see ``Watch.height``."""
     finalized: int
     oldest: int
     """First block of the expiry window."""

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from aggregator import ports
-from aggregator.chain.heads import Heads
+from aggregator.chain.heads import Heads, Tip
 from aggregator.chain.outage import Outage
 from aggregator.chain.window import Scope, Window
 from aggregator.ports import Progress
@@ -57,15 +56,6 @@ class Registry(ports.Registry, Protocol):
         Raises:
             ChainUnavailable: No endpoint answers.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Tip:
-    """The newest block, and when it was first seen."""
-
-    header: Header
-    seen_at: float
-    """By the clock."""
 
 
 class Watch:
@@ -121,8 +111,12 @@ class Watch:
 
     @property
     def height(self) -> int:
-        """Number of ``tip``; 0 before the first look."""
-        return 0 if self._tip is None else self._tip.header.number
+        """From which block on what is kept without a batch ages; 0: no ``tip`` that is present."""
+        return self._aging(self.head)
+
+    def _aging(self, block: BlockRef | None) -> int:
+        is_present = self._tip is not None and self._tip.is_present
+        return block.number if block is not None and is_present else 0
 
     @property
     def finalized(self) -> BlockRef | None:
@@ -192,7 +186,7 @@ class Watch:
         oldest = self._window.oldest if self.is_complete else None
         if oldest is None or self._finalized is None or self._read is None:
             return None
-        return Progress(self._read.number, self._finalized.number, oldest)
+        return Progress(self._aging(self._read), self._finalized.number, oldest)
 
     async def next_progress(self) -> Progress:
         """See ``aggregator.sweep.Watched.next_progress``."""

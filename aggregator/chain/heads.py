@@ -6,6 +6,7 @@ leaves events out without a word.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,10 +24,31 @@ if TYPE_CHECKING:
 
 KEPT: Final = 128
 """Blocks whose hashes are remembered; finality is 64 to 96 deep."""
+STALE_SECONDS: Final = 3600.0
+"""A head that is older is of a node that catches up. In an hour fewer blocks come than let a
+signature without a batch go."""
 _SLICE: Final = 50
 """Headers asked for at once over a gap."""
 _STEP: Final = 8
 """Headers asked for at once when looking for the root of a fork."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The newest block, and when it was first seen."""
+
+    header: Header
+    seen_at: float
+    """By the clock."""
+
+    @property
+    def is_present(self) -> bool:
+        """Tell whether blocks pass as time does, by the block's own time.
+
+        A node that catches up goes through hours in minutes, and batches that operators sign now
+        would pass for never created before it comes to their blocks.
+        """
+        return self.header.timestamp > time.time() - STALE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +83,12 @@ class FakeBlock:
 class FakeChain:
     """Blocks with logs; the contracts' storage follows from them."""
 
-    def __init__(self, *, genesis: bytes = b"genesis", finality: int | None = 64) -> None:
+    def __init__(
+        self, *, genesis: bytes = b"genesis", finality: int | None = 64, age: float = 0.0
+    ) -> None:
         self._salt = 0
         first = BlockHash(keccak(genesis))
-        self.blocks = [FakeBlock(0, first, BlockHash(bytes(32)), 1_700_000_000)]
+        self.blocks = [FakeBlock(0, first, BlockHash(bytes(32)), int(time.time() - age))]
         self.finality = finality
         """Depth of ``finalized``; None: the chain does not know the word."""
         self.deployment = 0

@@ -91,8 +91,8 @@ class PulsingNet(FakeNet):
 class World:
     """A chain that is watched pass by pass."""
 
-    def __init__(self, *, length: int = 10, **scope: Any) -> None:
-        self.chain = FakeChain()
+    def __init__(self, *, length: int = 10, age: float = 0.0, **scope: Any) -> None:
+        self.chain = FakeChain(age=age)
         self.chain.mine_many(length)
         self.node = FakeNode(self.chain)
         self.pulse = asyncio.Event()
@@ -684,6 +684,26 @@ async def test_no_progress_is_told_before_storage_was_asked() -> None:
         assert (world.watch.progress, world.watch.settled) == (None, None)
         gate.set()
     assert world.watch.progress is not None
+
+
+async def test_nothing_ages_while_the_chain_is_far_behind_the_time() -> None:
+    world = World(length=300, age=(300.0 + 2 * ORPHAN_BLOCKS) * SECONDS, expiry=100.0 * SECONDS)
+    await world.watch.poll()
+    await world.watch.rescan()
+    world.batches.keep([entry(1)], height=world.watch.height)
+    for _ in range(2):  # a node that catches up
+        progress = world.watch.progress
+        assert progress is not None
+        assert (world.watch.height, progress.height) == (0, 0)
+        world.batches.date_orphans(progress.height)
+        assert settled(world.batches, progress).orphans == ()
+        world.chain.mine_many(ORPHAN_BLOCKS)
+        await world.watch.poll()
+    progress = world.watch.progress
+    assert progress is not None
+    assert progress.height == world.watch.height == world.chain.head.number
+    world.batches.date_orphans(progress.height)
+    assert settled(world.batches, progress).orphans == ()
 
 
 async def test_no_progress_is_told_of_blocks_whose_events_were_not_read() -> None:

@@ -230,7 +230,8 @@ class Registry:
         if found:
             logger.warning(
                 "registrations that an endpoint had left out were found by a search: batches of "
-                "these operators are answered now. See whether the endpoints' nodes are in sync",
+                "these operators are answered within minutes. See whether the endpoints' nodes are "
+                "in sync",
                 extra={"operators": found},
             )
 

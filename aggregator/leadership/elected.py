@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
-from aggregator.leadership.election import DRAIN_SECONDS, Fence, Vitals, unfit
+from aggregator.leadership.election import DRAIN_SECONDS, STORE_SECONDS, Fence, Vitals, unfit
 from aggregator.leadership.elector import Elector, Standing, boottime
 from aggregator.ports import End, TermOver
 from aligned.errors import Deposed, StoreUnavailable
@@ -108,8 +108,9 @@ class ElectedLeadership:
 
     @property
     def peers(self) -> frozenset[str]:
-        """Other pods that were alive and fit when the store last told."""
-        return self._vitals.peers
+        """Other pods that were alive and fit when the store told, a moment ago; else nobody."""
+        is_told = self._clock() - self._vitals.store <= STORE_SECONDS
+        return self._vitals.peers if is_told else frozenset()
 
     @property
     def won(self) -> Won | None:

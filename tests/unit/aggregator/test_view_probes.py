@@ -11,7 +11,7 @@ import pytest
 
 from aggregator.group import Group
 from aggregator.leadership.elected import ElectedLeadership, Health
-from aggregator.leadership.election import PROFILES, Candidate, Vitals
+from aggregator.leadership.election import PROFILES, STORE_SECONDS, Candidate, Vitals
 from aggregator.leadership.lock import Lock, LockAway
 from aggregator.store.single import SingleStore
 from aggregator.view import ELECTOR_SECONDS, Parts, Role, View
@@ -99,7 +99,7 @@ class Shown:
         return self
 
     def hears_of(self, *pods: str) -> None:
-        self.elected._vitals = Vitals(peers=frozenset(pods))
+        self.elected._vitals = Vitals(peers=frozenset(pods), store=self.clock())
 
     @property
     def view(self) -> View:
@@ -157,6 +157,14 @@ def test_who_reads_it_for_the_first_time_leaves_calls_to_a_peer_that_is_fit(show
     shown.hears_of("pod-1")
     assert not shown.view.ready()["operators"]
     shown.knew_operators = True  # a restart; the chain may be away
+    assert shown.view.ready()["operators"]
+
+
+def test_a_peer_that_the_store_has_not_told_of_lately_is_none_to_leave_calls_to(
+    shown: Shown,
+) -> None:
+    shown.hears_of("pod-1")
+    shown.clock.advance(STORE_SECONDS + 0.1)  # it may have gone together with the store
     assert shown.view.ready()["operators"]
 
 

@@ -36,12 +36,16 @@ QUIET_SECONDS = 60.0
 Where packets to pods vanish, every look at a resource would wait for ``ASK_SECONDS``. 50 resources
 that are looked at every 15 s would take 50 * 2 / 15 = 6.7 workers; there are 4, and the queue would
 grow for ever. So only the first two looks wait that long, 50 * 2 / 4 = 25 s of all workers each.
-Then it is ``AGAIN_SECONDS`` once in this time: 50 * 0.5 / 60 = 0.4 workers, of whom one is free
-within half a second even if all resources are due at once.
+Then it is ``AGAIN_SECONDS`` once in this time, and each ``PATIENT_ASK``th time as long as at first:
+50 * (4 * 0.5 + 2) / 5 / 60 = 0.7 workers.
 """
 
 AGAIN_SECONDS = 0.5
 """For an answer of one that was left alone. Packets that come through take no longer."""
+
+PATIENT_ASK = 5
+"""So many questions in a row that were not answered make one worth the whole time: who answers late
+would stay unheard for ever else."""
 
 FORGET_SECONDS = 300.0
 """After which an address that nobody asked about is forgotten: its pod is gone."""
@@ -131,7 +135,8 @@ class HttpReplicas:
         silence.wanted = self._clock()
         if silence.wanted < silence.until:
             raise Unreachable(f"no answer to {SILENT_ASKS} questions; it is asked again later")
-        return AGAIN_SECONDS if silence.until else ASK_SECONDS
+        is_short = silence.until and silence.asks % PATIENT_ASK
+        return AGAIN_SECONDS if is_short else ASK_SECONDS
 
     def _was_silent(self, address: str) -> None:
         now = self._clock()

@@ -189,6 +189,20 @@ async def test_who_was_left_alone_is_not_waited_for_as_long_as_others(
         await street.replicas.status("127.0.0.1")
 
 
+async def test_who_answers_late_is_waited_for_now_and_then(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        assert not await street.heard()
+    street.says(b"HTTP/1.0 200 OK\r\n\r\n{}")
+    monkeypatch.setattr(observe, "AGAIN_SECONDS", 0.0)  # less than the answer takes
+    heard = []
+    for _ in range(4):
+        street.now += 60
+        heard.append(await street.heard())
+    assert heard == [False, False, False, True]
+
+
 async def test_who_refuses_at_once_is_asked_each_time(street: Street) -> None:
     street.says(b"HTTP/1.0 503 Not now\r\n\r\n")
     for _ in range(3):

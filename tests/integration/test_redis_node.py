@@ -112,10 +112,12 @@ async def test_a_pod_that_starts_among_others_follows_whom_they_name(pods: Pods)
     assert await pods.settle(0, 1, 2) == other
 
 
+@pytest.mark.parametrize("ask_seconds", [10.0, 0.0], ids=["asks on", "has asked"])
 @SERVERS
 async def test_a_primary_that_is_back_at_once_leaves_its_place_to_one_with_the_data(
-    pods: Pods,
+    pods: Pods, ask_seconds: float
 ) -> None:
+    pods.pods[0].place = replace(pods.pods[0].place, ask_seconds=ask_seconds)
     await pods.start(0, 1, 2)
     await pods.settle(0, 1, 2)
     async with aclosing(store(pods)) as one:
@@ -124,21 +126,6 @@ async def test_a_primary_that_is_back_at_once_leaves_its_place_to_one_with_the_d
     went = await pods.start(0)
     assert went[0].primary != pods.addresses[0]
     assert went[0].epoch > 0
-    assert await pods.settle(0, 1, 2) != 0
-    assert await held(pods, entry()) == 5
-
-
-@SERVERS
-async def test_who_is_named_waits_for_the_failover_when_the_time_to_ask_is_over(
-    pods: Pods,
-) -> None:
-    await pods.start(0, 1, 2)
-    await pods.settle(0, 1, 2)
-    async with aclosing(store(pods)) as one:
-        await put(one, [entry(by=i) for i in range(5)])
-    pods.pods[0].place = replace(pods.pods[0].place, ask_seconds=0.0)
-    pods.kill(0)
-    assert (await pods.start(0))[0].primary != pods.addresses[0]
     assert await pods.settle(0, 1, 2) != 0
     assert await held(pods, entry()) == 5
 

@@ -120,7 +120,21 @@ class Place:
             outcome = await self.reconcile(name)
             return outcome.wrote == 0 and (await self.told("Reconciling", name))[0] == "False"
 
-        await until(is_settled, f"{name} is settled", seconds=120)
+        try:
+            # Pods go and come back here faster than the cluster's own controller looks: its budget
+            # then takes the new pod for the evicted one of the same name, for two minutes.
+            await until(is_settled, f"{name} is settled", seconds=240)
+        except AssertionError as late:
+            late.add_note(await self.story(name))
+            raise
+
+    async def story(self, name: str = "agg") -> str:
+        """What the resource, its Lease and its pods say; for a test that waited in vain."""
+        resource = await self.read(ports.AGGREGATORS, name)
+        lease = await self.read(ports.LEASES, name)
+        pods = await self.cluster.list(ports.PODS, self.namespace, {names.OWNER: name})
+        told = [resource and resource.get("status"), lease and [lease["metadata"], lease["spec"]]]
+        return "\n".join(map(repr, [*told, *(each.get("status") for each in pods)]))
 
     # Kubelets and replicas.
 

@@ -217,7 +217,7 @@ async def test_a_roll_takes_standbys_first_and_the_leader_last(place: Place) -> 
         )
         return await place.is_ready()
 
-    await until(is_rolled, "rolled out")
+    await until(is_rolled, "rolled out", seconds=240)
     assert order == ["agg-1", "agg-0"]
     lease = await place.read(ports.LEASES)
     assert lease is not None
